@@ -1,0 +1,71 @@
+"""Templates say how an image is made; a build is one making of one."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from images.models import Image, Rootfs
+from nexus_site.core.ids import NexusIDField
+from nexus_site.core.models import NamedModel, NexusModel
+
+
+class Template(NamedModel):
+    """A recipe for images. What it says is in its versions; the newest one counts."""
+
+    description = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    @property
+    def current(self) -> TemplateVersion:
+        """The version that a build uses now."""
+        versions = sorted(self.versions.all(), key=lambda version: version.number)
+        return versions[-1]
+
+
+class TemplateVersion(NexusModel):
+    """One edition of a template; never changes, so a build can be repeated from it."""
+
+    template = models.ForeignKey(Template, on_delete=models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    rootfs = models.ForeignKey(Rootfs, on_delete=models.PROTECT, related_name="template_versions")
+
+    class Meta:
+        ordering = ["template", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["template", "number"], name="template_version_number")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.template} v{self.number}"
+
+
+class Build(NexusModel):
+    """One run of a template version; its steps are its operation's, its log is a file."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+
+    template_version = models.ForeignKey(
+        TemplateVersion, on_delete=models.PROTECT, related_name="builds"
+    )
+    state = models.CharField(
+        max_length=10, choices=State.choices, default=State.RUNNING, db_index=True
+    )
+    image = models.OneToOneField(
+        Image, null=True, blank=True, on_delete=models.SET_NULL, related_name="build"
+    )
+    image_name = models.CharField(max_length=63)
+    agent_digest = models.CharField(max_length=64)
+    operation_id = NexusIDField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    error = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"build {self.ref}"

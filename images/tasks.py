@@ -1,0 +1,1 @@
+"""Which operations of this app workers can run."""

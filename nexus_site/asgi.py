@@ -1,0 +1,11 @@
+"""HTTP to Django, websockets to the consumers."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "nexus_site.settings")
+
+application = get_asgi_application()

@@ -1,0 +1,9 @@
+from django.apps import AppConfig
+
+
+class VmsConfig(AppConfig):
+    name = "vms"
+    verbose_name = "Virtual machines"
+
+    def ready(self) -> None:
+        from vms import tasks  # noqa: F401  (teaches workers this app's operations)

@@ -1,0 +1,118 @@
+"""VMs, what is attached to them, every move of their states, and every boot."""
+
+from __future__ import annotations
+
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.utils import timezone
+
+from drives.models import Drive
+from images.models import Image, Kernel
+from nexus_site.core.ids import NexusIDField
+from nexus_site.core.models import NamedModel, NexusModel
+from vms.states import Desired, State
+
+
+class VM(NamedModel):
+    """A microVM. Its ``state`` is written by ``states.move`` alone."""
+
+    state = models.CharField(
+        max_length=12, choices=State.choices, default=State.CREATED, db_index=True
+    )
+    state_since = models.DateTimeField(default=timezone.now, editable=False)
+    desired_state = models.CharField(
+        max_length=10, choices=Desired.choices, default=Desired.STOPPED
+    )
+    vcpu_count = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1)])
+    mem_size_mib = models.PositiveIntegerField(default=512, validators=[MinValueValidator(64)])
+    hypervisor = models.CharField(max_length=20, default="qemu")
+    kernel = models.ForeignKey(Kernel, on_delete=models.PROTECT, related_name="vms")
+    mac = models.CharField(max_length=17, unique=True)
+    agent = models.JSONField(default=dict, help_text="What its agent said in its last hello.")
+    heartbeat = models.JSONField(default=dict, help_text="The last answer of its agent.")
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    drives = models.ManyToManyField(Drive, through="Attachment", related_name="vms")
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name = "VM"
+        verbose_name_plural = "VMs"
+
+    @property
+    def image(self) -> Image | None:
+        """The image its root drive was made from; prefetch ``attachments__drive__image``."""
+        for attachment in self.attachments.all():
+            if attachment.is_root:
+                return attachment.drive.image
+        return None
+
+
+class Attachment(NexusModel):
+    """A drive in a VM: at most one VM a drive, exactly one root drive a VM that starts."""
+
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="attachments")
+    drive = models.OneToOneField(Drive, on_delete=models.PROTECT, related_name="attachment")
+    is_root = models.BooleanField(default=True)
+    read_only = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["-is_root", "created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["vm"], condition=models.Q(is_root=True), name="one_root_drive_a_vm"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.drive} in {self.vm}"
+
+
+class Transition(models.Model):
+    """One move of a VM's state; each ``from_state`` is the ``to_state`` before it."""
+
+    number = models.BigAutoField(primary_key=True)
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="history")
+    at = models.DateTimeField(default=timezone.now)
+    from_state = models.CharField(max_length=12, choices=State.choices, blank=True)
+    to_state = models.CharField(max_length=12, choices=State.choices)
+    reason = models.CharField(max_length=300)
+    actor = models.CharField(max_length=80)
+    operation_id = NexusIDField(null=True, blank=True)
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["number"]
+        indexes = [models.Index(fields=["vm", "number"])]
+
+    def __str__(self) -> str:
+        return f"{self.from_state or '∅'} → {self.to_state}"
+
+
+class Boot(NexusModel):
+    """One start of a VM: with what, how long each part took, and how it ended."""
+
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="boots")
+    number = models.PositiveIntegerField()
+    hypervisor = models.CharField(max_length=20)
+    hypervisor_version = models.CharField(max_length=40, blank=True)
+    accelerator = models.CharField(max_length=10, blank=True)
+    kernel = models.ForeignKey(Kernel, null=True, on_delete=models.SET_NULL)
+    handle = models.JSONField(default=dict, help_text="Process IDs and their start times.")
+    launched_at = models.DateTimeField(null=True, blank=True)
+    hello_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    exit = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["vm", "-number"]
+        constraints = [models.UniqueConstraint(fields=["vm", "number"], name="boot_number")]
+
+    def __str__(self) -> str:
+        return f"boot {self.number} of {self.vm}"
+
+    @property
+    def seconds_to_hello(self) -> float | None:
+        """From the launch of the VMM to the agent's hello."""
+        if self.launched_at is None or self.hello_at is None:
+            return None
+        return (self.hello_at - self.launched_at).total_seconds()
