@@ -61,7 +61,7 @@ class Image(NamedModel):
     os_name = models.CharField(max_length=100, help_text="PRETTY_NAME of its os-release.")
     size_bytes = models.PositiveBigIntegerField(help_text="Of the file system.")
     used_bytes = models.PositiveBigIntegerField(help_text="On this host's disk.")
-    sha256 = models.CharField(max_length=64)
+    digest = models.CharField(max_length=64, help_text="See images/digest.py.")
     agent_version = models.CharField(max_length=40)
     agent_digest = models.CharField(max_length=64)
 

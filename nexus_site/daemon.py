@@ -216,7 +216,7 @@ class Daemon:
         """
         (self._data_dir / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
         with _only_one(self._data_dir):
-            _check_port_free(self._host, self._port)
+            check_port_free(self._host, self._port)
             # Blocked, they stay pending until sigtimedwait() asks for them: none is missed.
             signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, signal.SIGCHLD})
             self._announce()
@@ -262,7 +262,8 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _check_port_free(host: str, port: int) -> None:
+def check_port_free(host: str, port: int) -> None:
+    """Raise Conflict when nobody can listen there, or somebody else does."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:

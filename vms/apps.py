@@ -6,4 +6,4 @@ class VmsConfig(AppConfig):
     verbose_name = "Virtual machines"
 
     def ready(self) -> None:
-        from vms import tasks  # noqa: F401  (teaches workers this app's operations)
+        pass

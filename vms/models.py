@@ -26,7 +26,14 @@ class VM(NamedModel):
     vcpu_count = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1)])
     mem_size_mib = models.PositiveIntegerField(default=512, validators=[MinValueValidator(64)])
     hypervisor = models.CharField(max_length=20, default="qemu")
-    kernel = models.ForeignKey(Kernel, on_delete=models.PROTECT, related_name="vms")
+    kernel = models.ForeignKey(
+        Kernel,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="vms",
+        help_text="Empty: the default kernel at the time of each start.",
+    )
     mac = models.CharField(max_length=17, unique=True)
     agent = models.JSONField(default=dict, help_text="What its agent said in its last hello.")
     heartbeat = models.JSONField(default=dict, help_text="The last answer of its agent.")

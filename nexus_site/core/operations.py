@@ -100,24 +100,48 @@ def open_operation(
     return operation
 
 
-def plan_of(kind: str, params: dict[str, Any]) -> list[dict[str, Any]]:
-    """What an operation would do, without opening it (``?dry_run=1``).
+def open_operations(subject: models.Model | None = None) -> models.QuerySet[Operation]:
+    """Operations that have not ended, oldest first; with ``subject``, those on it."""
+    rows = Operation.objects.filter(
+        parent=None, state__in=[Operation.State.QUEUED, Operation.State.RUNNING]
+    ).order_by("created_at")
+    if subject is None:
+        return rows
+    return rows.filter(subject_kind=subject._meta.model_name, subject_id=subject.pk)
 
-    Rows: name, title, and whether the step would run or is already satisfied.
+
+class _Rehearsed(Exception):
+    """Carries the plan out of the transaction that is rolled back."""
+
+
+def rehearse(call: Callable[[], Operation | models.Model | None]) -> dict[str, Any]:
+    """What a service call would do (``?dry_run=1``); changes nothing.
+
+    The call is made for real, so that every rule speaks, in a transaction that is rolled
+    back. Raises what the call raises.
     """
-    draft = Operation(kind=kind, params=params, deadline=timezone.now() + DEFAULT_DEADLINE)
-    run = steps.Run(draft)
+    outcome: dict[str, Any] = {"dry_run": True, "title": "", "steps": []}
+    try:
+        with transaction.atomic():
+            made = call()
+            if isinstance(made, Operation):
+                outcome["title"] = made.title
+                outcome["steps"] = _rows(made)
+            elif made is not None:
+                outcome["title"] = str(made)
+            raise _Rehearsed
+    except _Rehearsed:
+        return outcome
+
+
+def _rows(operation: Operation) -> list[dict[str, Any]]:
+    """The steps of an operation as a plan: which would run, which are satisfied, and why."""
+    run = steps.Run(operation)
     rows = []
-    for step in _kinds[kind].plan(draft):
+    for step in _kinds[operation.kind].plan(operation):
         note = step.done(run) if step.done else None
-        rows.append(
-            {
-                "name": step.name,
-                "title": step.title,
-                "action": "run" if note is None else "skip",
-                "note": note or "",
-            }
-        )
+        action = "run" if note is None else "skip"
+        rows.append({"name": step.name, "title": step.title, "action": action, "note": note or ""})
     return rows
 
 

@@ -1,5 +1,190 @@
-"""Template tags that every page may use."""
+"""Template tags that every page may use (they are built in: no ``{% load %}``)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
 from django import template
+from django.conf import settings
+from django.forms import BoundField
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from nexus_site import wording
+from nexus_site.core.ids import encode
+from nexus_site.core.models import Event, Operation
+from vms.states import LOOKS, TRANSIENT, State
 
 register = template.Library()
+
+register.filter("size", wording.size)
+register.filter("duration", wording.duration)
+register.filter("actor", wording.actor_name)
+register.filter("event_text", wording.event_text)
+
+# Colours of states that are not a VM's; theirs are in vms.states.
+_COLOURS = {
+    "queued": "secondary",
+    "running": "azure",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "secondary",
+    "creating": "azure",
+    "deleting": "azure",
+    "pending": "secondary",
+    "done": "green",
+    "skipped": "secondary",
+    "undone": "orange",
+}
+_BUSY = {"running", "creating", "deleting"}
+
+#: Kinds of subject that have a page, and the name of its URL.
+_PAGES = {
+    "vm": "vms:detail",
+    "drive": "drives:detail",
+    "image": "images:detail",
+    "template": "builds:template",
+    "build": "builds:detail",
+    "operation": "operation",
+}
+
+
+@register.simple_tag
+def icon(name: str, css: str = "") -> SafeString:
+    """The outline icon ``name`` of Tabler Icons as inline SVG, hidden from screen readers."""
+    classes = f"icon {css}".strip()
+    return format_html('<svg class="{}" {}</svg>', classes, _icon_body(name))
+
+
+@lru_cache(maxsize=256)
+def _icon_body(name: str) -> SafeString:
+    directory = settings.ICONS_DIR / "outline"
+    attributes = (
+        'viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.75" '
+        'stroke-linecap="round" stroke-linejoin="round" aria-hidden="true" focusable="false">'
+    )
+    # Without the kit (no `npm ci` yet) pages work, they only look plain.
+    svg = (directory / f"{name}.svg").read_text() if directory.is_dir() else "<svg></svg>"
+    paths = svg.partition(">")[2].rpartition("</svg>")[0]
+    return mark_safe(attributes + " ".join(paths.split()))  # noqa: S308  (files of the kit)
+
+
+@register.simple_tag
+def state(value: str, kind: str = "") -> SafeString:
+    """A badge with the state of a VM (``kind="vm"``), operation, step, build or drive."""
+    if kind == "vm":
+        colour, words = LOOKS[State(value)]
+        busy = value in TRANSIENT or value == State.RUNNING
+    else:
+        colour, words, busy = _COLOURS.get(value, "secondary"), "", value in _BUSY
+    return format_html(
+        '<span class="state state-{}{}"{}><span class="state-dot"></span>{}</span>',
+        colour,
+        " state-busy" if busy else "",
+        format_html(' title="{}"', words) if words else "",
+        value,
+    )
+
+
+@register.filter
+def state_words(value: str) -> str:
+    """What a VM's state means, for people."""
+    return LOOKS[State(value)][1]
+
+
+@register.filter
+def moment(value: datetime | str | None) -> datetime | None:
+    """A time given as ``datetime`` or as ISO text (as in JSON fields)."""
+    return parse_datetime(value) if isinstance(value, str) else value
+
+
+@register.simple_tag
+def ago(value: datetime | str | None, missing: str = "–") -> SafeString | str:
+    """How long ago; the page's clock goes on, hovering shows the absolute time."""
+    at = moment(value)
+    if at is None:
+        return missing
+    return format_html(
+        '<time datetime="{}" title="{}" data-ago>{}</time>', at.isoformat(), at, wording.ago(at)
+    )
+
+
+@register.simple_tag
+def lasting(since: datetime | str | None, missing: str = "–") -> SafeString | str:
+    """How long something has lasted by now; the page's clock goes on."""
+    at = moment(since)
+    if at is None:
+        return missing
+    text = wording.duration((timezone.now() - at).total_seconds() // 1)
+    return format_html(
+        '<time datetime="{}" title="since {}" data-lasting>{}</time>', at.isoformat(), at, text
+    )
+
+
+@register.inclusion_tag("components/copy.html")
+def copy(text: str, label: str = "Copy", shown: str = "") -> dict[str, str]:
+    """``text`` in fixed width with a button that copies it."""
+    return {"text": str(text), "label": label, "shown": str(shown) or str(text)}
+
+
+@register.inclusion_tag("components/field.html")
+def field(bound: BoundField, prefix: str = "", suffix: str = "") -> dict[str, Any]:
+    """A form field with label, help and errors, tied together for screen readers."""
+    classes = {"select": "form-select", "checkbox": "form-check-input"}
+    widget = bound.field.widget
+    kind = getattr(widget, "input_type", "textarea")
+    css = classes.get(kind, "form-control") + (" is-invalid" if bound.errors else "")
+    described = [f"{bound.auto_id}-help"] if bound.help_text else []
+    described += [f"{bound.auto_id}-error"] if bound.errors else []
+    attributes = {"class": css}
+    if described:
+        attributes["aria-describedby"] = " ".join(described)
+    if bound.errors:
+        attributes["aria-invalid"] = "true"
+    return {
+        "field": bound,
+        "widget": bound.as_widget(attrs=attributes),
+        "check": kind == "checkbox",
+        "suffix": suffix,
+    }
+
+
+@register.simple_tag
+def fetch(url: str, target: str) -> SafeString:
+    """The attributes of a link that swaps the element ``target`` and the address."""
+    return format_html(
+        'href="{0}" hx-get="{0}" hx-target="#{1}" hx-swap="outerMorph" hx-push-url="true"',
+        url,
+        target,
+    )
+
+
+@register.simple_tag
+def subject_url(kind: str, number: int | None) -> str:
+    """The page of a subject of events and operations; empty when it has none."""
+    name = _PAGES.get(kind)
+    return reverse(name, args=[encode(number)]) if name and number else ""
+
+
+@register.simple_tag
+def event_url(event: Event) -> str:
+    """The page of an event's subject; empty when it has none or is gone by this event."""
+    gone = event.kind.endswith(".deleted")
+    return "" if gone else str(subject_url(event.subject_kind, event.subject_id))
+
+
+@register.filter
+def percent(part: float | None, whole: float | None = 1) -> int:
+    """``part`` of ``whole`` in whole percent, 0 to 100."""
+    return round(min(max((part or 0) / whole, 0), 1) * 100) if whole else 0
+
+
+@register.filter
+def live_topics(operations: list[Operation]) -> str:
+    """The ``data-live`` topics of some operations."""
+    return " ".join(f"operation:{operation.ref}" for operation in operations)

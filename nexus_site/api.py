@@ -1,0 +1,143 @@
+"""The JSON API: every room's endpoints under one roof, at ``/v1/``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import URLPattern, URLResolver
+from ninja import NinjaAPI, Router, Schema
+from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation as Endpoint
+
+from builds.api import router as builds_router
+from drives.api import router as drives_router
+from images.api import router as images_router
+from nexus_site.core import events
+from nexus_site.core.api import admin_router
+from nexus_site.core.api import router as core_router
+from nexus_site.core.errors import NotFound
+from nexus_site.core.models import Operation
+from nexus_site.core.operations import open_operations
+from nexus_site.core.problems import (
+    BearerToken,
+    answer_with_problems,
+    guard_docs,
+    with_problem_405,
+)
+from nexus_site.core.schemas import Problem
+from nexusctl import __version__
+from vms import services as vm_services
+from vms.api import drive_router as vm_drives_router
+from vms.api import router as vms_router
+
+ANY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+IDEMPOTENCY_KEY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "schema": {"type": "string", "maxLength": 200},
+    "required": False,
+    "description": "Sent again with the same key, the request answers with its first operation.",
+}
+
+
+class NexusAPI(NinjaAPI):
+    """Ninja's API with problem documents for everything, and an OpenAPI document that says so."""
+
+    @property
+    def urls(self) -> tuple[list[URLResolver | URLPattern], str, str]:
+        patterns, app_name, namespace = super().urls
+        for pattern in patterns:
+            if isinstance(pattern, URLPattern):
+                pattern.callback = with_problem_405(pattern.callback)
+        return patterns, app_name, namespace
+
+    def get_openapi_operation_id(self, operation: Endpoint) -> str:
+        return operation.view_func.__name__
+
+    def get_openapi_schema(self, **kwargs: Any) -> OpenAPISchema:
+        document = super().get_openapi_schema(**kwargs)
+        document.add_schema_definitions({"Problem": Problem.json_schema()})
+        problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+        for methods in document["paths"].values():
+            for method, endpoint in methods.items():
+                endpoint["responses"]["default"] = {
+                    "description": "What went wrong",
+                    "content": {"application/problem+json": problem},
+                }
+                if method == "post" and 202 in endpoint["responses"]:
+                    endpoint["parameters"].append(IDEMPOTENCY_KEY)
+        return document
+
+
+api = NexusAPI(
+    title="Nexus",
+    version=__version__,
+    description="MicroVMs for AI agents. Everything that the dashboard and nexusctl do.",
+    urls_namespace="api",
+    auth=BearerToken(),
+    docs_decorator=guard_docs,
+)
+answer_with_problems(api)
+status_router = Router(tags=["administration"])
+last_router = Router()
+
+
+class HostOut(Schema):
+    """What the host has; ``assigned`` counts the VMs that have a VMM."""
+
+    cpus: int
+    cpus_assigned: int
+    memory_mib: int
+    memory_available_mib: int
+    memory_assigned_mib: int
+    disk_total_bytes: int
+    disk_free_bytes: int
+    load_1m: float
+
+
+class StatusOut(Schema):
+    version: str
+    vms: dict[str, int]
+    operations: dict[str, int]
+    host: HostOut
+    last_event: int
+
+
+@status_router.get("/status", response=StatusOut)
+def get_status(request: HttpRequest) -> dict[str, Any]:
+    """The server at a glance: VMs by state, work under way, the host's capacity."""
+    open_states = [operation.state for operation in open_operations()]
+    return {
+        "version": __version__,
+        "vms": vm_services.counts_by_state(),
+        "operations": {
+            state: open_states.count(state)
+            for state in (Operation.State.QUEUED, Operation.State.RUNNING)
+        },
+        "host": vm_services.host_capacity(),
+        "last_event": events.last_seq(),
+    }
+
+
+@last_router.api_operation(ANY_METHOD, "/{path:rest}", include_in_schema=False)
+def no_such_endpoint(request: HttpRequest, rest: str) -> None:
+    raise NotFound(
+        f"The API has no “/v1/{rest[:100]}”.",
+        hint="All endpoints are at /v1/docs.",
+        code="no-such-endpoint",
+    )
+
+
+for router in (
+    vms_router,
+    drives_router,
+    vm_drives_router,
+    images_router,
+    builds_router,
+    core_router,
+    status_router,
+    admin_router,
+    last_router,
+):
+    api.add_router("", router)

@@ -1,0 +1,270 @@
+// What makes the pages live: one socket that says what changed, fragments fetched again,
+// logs that follow, clocks that tick. Everything else is HTML from the server.
+(() => {
+  "use strict";
+
+  const FLUSH_EVERY = 200; // ms: at most five fetches a second
+  const OFFLINE_AFTER = 1500; // ms without a socket until the banner shows
+  const RETRY_MOST = 10_000; // ms between two tries
+  const FORGET_AFTER = 10 * 60_000; // ms offline after which everything is fetched instead of replayed
+  const LOG_MOST = 512 * 1024; // characters a log on a page keeps
+
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const socketUrl = (path) => `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`;
+
+  // A websocket that is opened again whenever it closes. `greet` returns the first message.
+  function keepOpen(path, { greet, receive, opened = () => {}, closed = () => {} }) {
+    let pause = 250;
+    let timer = 0;
+    let socket = null;
+    const connect = () => {
+      socket = new WebSocket(socketUrl(path));
+      socket.onopen = () => { pause = 250; socket.send(JSON.stringify(greet())); opened(); };
+      socket.onmessage = (message) => receive(JSON.parse(message.data));
+      socket.onclose = (event) => {
+        if (closed(event) === false) return;
+        timer = setTimeout(connect, pause * (0.75 + Math.random() / 2));
+        pause = Math.min(pause * 2, RETRY_MOST);
+      };
+    };
+    const now = () => {
+      if (!socket || socket.readyState !== WebSocket.CLOSED) return;
+      clearTimeout(timer);
+      connect();
+    };
+    addEventListener("online", now);
+    document.addEventListener("visibilitychange", () => document.hidden || now());
+    addEventListener("pageshow", (event) => event.persisted && now());
+    connect();
+  }
+
+  // Live fragments: an element with data-live="vm:ID vms vm.moved" is fetched again when
+  // an event has one of these topics; from data-live-url, else from the page's own address.
+
+  const changed = new Set();
+  let flushTimer = 0;
+  let flushing = false;
+
+  function note(topics) {
+    for (const element of $$("[data-live]")) {
+      const wanted = element.dataset.live.split(" ");
+      if (topics === null || wanted.some((topic) => topics.has(topic))) changed.add(element.id);
+    }
+    if (changed.size && !flushTimer && !flushing) flushTimer = setTimeout(flush, FLUSH_EVERY / 4);
+  }
+
+  async function flush() {
+    const elements = [...changed].map((id) => document.getElementById(id)).filter(Boolean);
+    changed.clear();
+    flushTimer = 0;
+    flushing = true;
+    const own = elements.filter((element) => element.dataset.liveUrl);
+    const ofPage = elements.filter((element) => !element.dataset.liveUrl);
+    const fetches = own.map((element) => htmx.ajax("GET", element.dataset.liveUrl, {
+      source: element, target: element, swap: "outerMorph", live: true,
+    }));
+    if (ofPage.length) {
+      fetches.push(htmx.ajax("GET", location.pathname + location.search, {
+        source: document.body, swap: "none", live: true,
+        headers: { "Nexus-Fragments": ofPage.map((element) => element.id).join(" ") },
+      }));
+    }
+    await Promise.allSettled([...fetches, htmx.timeout(FLUSH_EVERY)]);
+    flushing = false;
+    if (changed.size) flush();
+  }
+
+  document.addEventListener("htmx:before:response", (event) => {
+    const { ctx } = event.detail;
+    if (!ctx.live || ctx.response.status < 400) return;
+    event.preventDefault(); // what cannot be fetched again stays as it was
+    if (ctx.response.status === 404 && ctx.sourceElement === document.body) $("#gone").hidden = false;
+  });
+
+  document.addEventListener("htmx:config:request", (event) => {
+    const { body, method } = event.detail.ctx.request;
+    if (method !== "GET" || !body) return;
+    for (const [name, value] of [...body]) if (!value) body.delete(name); // short addresses
+  });
+
+  document.addEventListener("htmx:error", (event) => {
+    if (!event.detail.ctx?.live && event.detail.ctx) say("Nexus does not answer. Try again when it is back.");
+  });
+
+  function follow() {
+    let seq = Number(document.body.dataset.seq);
+    let downSince = 0;
+    let bannerTimer = 0;
+    const banner = $("#offline");
+    keepOpen("/ws/events", {
+      greet() {
+        const long = downSince && Date.now() - downSince > FORGET_AFTER;
+        if (long) note(null);
+        return long ? {} : { after: seq };
+      },
+      opened() {
+        clearTimeout(bannerTimer);
+        banner.hidden = true;
+        downSince = 0;
+        document.body.dataset.live = "on";
+      },
+      closed(event) {
+        delete document.body.dataset.live;
+        if (event.code === 4401) { location.reload(); return false; }
+        if (downSince) return;
+        downSince = Date.now();
+        bannerTimer = setTimeout(() => { banner.hidden = false; }, OFFLINE_AFTER);
+      },
+      receive(event) {
+        seq = Math.max(seq, event.seq);
+        if (!event.subject) return;
+        const thing = event.subject.split(":")[0];
+        note(new Set([event.subject, `${thing}s`, event.kind]));
+      },
+    });
+  }
+
+  // Logs: a <pre data-log="/ws/…" data-offset="N"> grows at its end and stays there unless
+  // the reader has scrolled up.
+
+  function followLog(log) {
+    let offset = Number(log.dataset.offset);
+    const frame = log.closest("[data-log-frame]");
+    const jump = $("[data-log-end]", frame);
+    const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+    const toEnd = () => { log.scrollTop = log.scrollHeight; };
+    jump.addEventListener("click", () => { toEnd(); log.focus(); });
+    log.addEventListener("scroll", () => { jump.hidden = atEnd(); }, { passive: true });
+    toEnd();
+    keepOpen(log.dataset.log, {
+      greet: () => ({ after: offset }),
+      opened: () => { frame.dataset.following = "yes"; },
+      closed(event) {
+        delete frame.dataset.following;
+        return event.code < 4000;
+      },
+      receive(page) {
+        offset = page.next;
+        const stay = atEnd();
+        $("[data-log-empty]", frame)?.remove();
+        log.append(page.text);
+        if (log.textContent.length > LOG_MOST) log.textContent = log.textContent.slice(-LOG_MOST / 2);
+        if (stay) toEnd();
+        jump.hidden = atEnd();
+      },
+    });
+  }
+
+  // Clocks: <time data-ago> and <time data-lasting> go on; hovering shows the local time.
+
+  const SECOND_UNITS = [[86_400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]];
+
+  function ago(seconds) {
+    if (seconds < 10) return "just now";
+    const unit = SECOND_UNITS.find(([length]) => seconds >= length);
+    return unit ? `${Math.floor(seconds / unit[0])} ${unit[1]} ago` : `${seconds} s ago`;
+  }
+
+  function lasting(seconds) {
+    const unit = SECOND_UNITS.find(([length]) => seconds >= length);
+    if (!unit) return `${seconds} s`;
+    const rest = Math.floor((seconds % unit[0]) / unit[2]);
+    return `${Math.floor(seconds / unit[0])} ${unit[1]}${rest ? ` ${rest} ${unit[3]}` : ""}`;
+  }
+
+  function tick() {
+    for (const time of $$("time[data-ago], time[data-lasting]")) {
+      const seconds = Math.max(0, Math.floor((Date.now() - Date.parse(time.dateTime)) / 1000));
+      const text = "ago" in time.dataset ? ago(seconds) : lasting(seconds);
+      if (time.textContent !== text) time.textContent = text;
+      if (!time.dataset.local) {
+        const local = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" });
+        time.title = "ago" in time.dataset ? local : `since ${local}`;
+        time.dataset.local = "yes";
+      }
+    }
+  }
+
+  // Notes in the corner
+
+  function say(text) {
+    const box = document.createElement("div");
+    box.className = "note";
+    box.setAttribute("role", "status");
+    box.dataset.dismissAfter = "5000";
+    const words = document.createElement("p");
+    words.textContent = text;
+    box.append(words);
+    $("#toasts").append(box);
+    armNotes();
+  }
+
+  function armNotes() {
+    for (const box of $$("#toasts [data-dismiss-after]")) {
+      if (box.armed) continue;
+      box.armed = true;
+      setTimeout(() => box.remove(), Number(box.dataset.dismissAfter));
+    }
+  }
+
+  // Small manners of controls
+
+  async function copy(button) {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.classList.add("copied");
+    setTimeout(() => button.classList.remove("copied"), 1200);
+  }
+
+  function showTheme() {
+    for (const button of $$("[data-theme-choice]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.themeChoice === nexusTheme.get()));
+    }
+  }
+
+  document.addEventListener("click", (event) => {
+    const on = (selector) => event.target.closest?.(selector);
+    const refused = on("[aria-disabled=true]");
+    if (refused) { event.preventDefault(); event.stopImmediatePropagation(); say(refused.title); return; }
+    for (const menu of $$("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+    if (on("[data-dismiss]")) on(".note").remove();
+    else if (on("[data-copy]")) copy(on("[data-copy]"));
+    else if (on("[data-theme-choice]")) { nexusTheme.set(on("[data-theme-choice]").dataset.themeChoice); showTheme(); }
+    else if (on("[data-opens]")) { on("details.menu")?.removeAttribute("open"); document.getElementById(on("[data-opens]").dataset.opens).showModal(); }
+    else if (on("[data-closes]")) on("dialog").close();
+    else if (event.target.matches?.("dialog")) event.target.close(); // the backdrop
+  }, true);
+
+  document.addEventListener("keydown", (event) => {
+    const menu = event.key === "Escape" && event.target.closest?.("details.menu[open]");
+    if (menu) { menu.open = false; $("summary", menu).focus(); }
+    const typing = event.target.matches?.("input, textarea, select, [contenteditable]");
+    if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
+      const search = $(".toolbar-search input");
+      if (search) { event.preventDefault(); search.focus(); search.select(); }
+    }
+  });
+
+  // A field with data-must-equal="hello" frees its form's button once the text is typed.
+  document.addEventListener("input", (event) => {
+    const expected = event.target.dataset?.mustEqual;
+    if (expected) $("[data-freed]", event.target.form).disabled = event.target.value !== expected;
+  });
+
+  document.addEventListener("htmx:after:swap", () => { tick(); armNotes(); });
+  document.addEventListener("htmx:finally:request", (event) => {
+    const { ctx } = event.detail;
+    const posted = ctx.request?.method === "POST" && ctx.response?.status < 400;
+    if (posted) ctx.sourceElement.closest("dialog")?.close();
+  });
+
+  document.addEventListener("DOMContentLoaded", () => {
+    showTheme();
+    tick();
+    armNotes();
+    setInterval(tick, 1000);
+    for (const log of $$("[data-log]")) followLog(log);
+    for (const form of $$("form[data-submit-at-once]")) form.requestSubmit();
+    if (document.body.dataset.seq) follow();
+  });
+})();

@@ -1,0 +1,131 @@
+"""How the JSON API carries out a change: dry run, idempotency, waiting, 202 and Location.
+
+An endpoint that changes something resolves what it is about and hands a service call to
+``carry_out``, which does the rest the same way everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db import IntegrityError, models, transaction
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from ninja import Schema
+from ninja.responses import Response
+
+from nexus_site.core import events, operations
+from nexus_site.core.errors import Conflict, Invalid
+from nexus_site.core.models import Operation
+from nexus_site.core.schemas import ChangeQuery, OperationOut, Plan
+
+Change = Callable[[], Operation | models.Model | None]
+
+POLL_INTERVAL = 0.05  # seconds between two looks at an operation that is waited for
+MAX_KEY = 200
+#: What an endpoint that opens an operation answers, for the OpenAPI document.
+STARTED = {200: OperationOut | Plan, 202: OperationOut}
+
+
+def carry_out(
+    request: HttpRequest,
+    query: ChangeQuery,
+    change: Change,
+    *,
+    shown_as: type[Schema] | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    """Make the service call ``change`` and answer with what came of it.
+
+    An operation is answered with 202 and its Location, or with 200 once it has ended
+    within ``query.wait``. Another row is shown as ``shown_as``; without one the answer is
+    204. With ``query.dry_run`` the answer is the plan, and nothing is changed.
+    """
+    if query.dry_run:
+        return _json(Plan(**operations.rehearse(change)), 200)
+    made, replayed = _once(request, change)
+    if isinstance(made, Operation):
+        return _operation(made, query.wait, replayed=replayed)
+    if made is None or shown_as is None:
+        return HttpResponse(status=204)
+    return _json(shown_as.from_orm(made), status)
+
+
+def wait_for_end(operation: Operation, seconds: float) -> Operation:
+    """The operation as it is when it has ended, or after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not operation.ended and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL)
+        operation.refresh_from_db(fields=["state"])
+    return Operation.objects.prefetch_related("children").get(pk=operation.pk)
+
+
+def wait_for_more(read: Callable[[], Any], seconds: float) -> Any:
+    """What ``read`` gives, as soon as its ``text`` is not empty, or after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    page = read()
+    while not page.text and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL)
+        page = read()
+    return page
+
+
+def _operation(operation: Operation, wait: float, *, replayed: bool) -> HttpResponse:
+    operation = wait_for_end(operation, wait)
+    response = _json(OperationOut.from_orm(operation), 200 if operation.ended else 202)
+    response.headers["Location"] = reverse("api:get_operation", args=[operation.ref])
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _json(answer: Schema, status: int) -> Response:
+    return Response(answer.model_dump(), status=status)
+
+
+def _once(request: HttpRequest, change: Change) -> tuple[Operation | models.Model | None, bool]:
+    """Make the change, or find the operation that the same request opened before.
+
+    The header ``Idempotency-Key`` marks a request as the same: same caller, method, path
+    and key. Raises ``Invalid`` when the body is another one.
+    """
+    key = request.headers.get("Idempotency-Key", "")
+    if not key:
+        return change(), False
+    if len(key) > MAX_KEY:
+        raise Invalid(f"An Idempotency-Key has at most {MAX_KEY} characters.", code="key")
+    mark = _digest(events.current_actor(), request.method or "", request.path, key)
+    full_mark = f"{mark}:{_digest(request.body.decode('latin-1'))}"
+    try:
+        with transaction.atomic():
+            earlier = _opened_before(mark, full_mark)
+            if earlier is not None:
+                return earlier, True
+            made = change()
+            if isinstance(made, Operation):
+                Operation.objects.filter(pk=made.pk).update(idempotency_key=full_mark)
+            return made, False
+    except IntegrityError:
+        earlier = _opened_before(mark, full_mark)
+        if earlier is None:
+            raise
+        return earlier, True
+
+
+def _opened_before(mark: str, full_mark: str) -> Operation | None:
+    earlier = Operation.objects.filter(idempotency_key__startswith=f"{mark}:").first()
+    if earlier is not None and earlier.idempotency_key != full_mark:
+        raise Conflict(
+            "This Idempotency-Key was used before with another body.",
+            hint="Use a new key for a new request.",
+            code="idempotency-key-reused",
+        )
+    return earlier
+
+
+def _digest(*parts: str) -> str:
+    """48 hexadecimal digits that stand for ``parts``."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:48]

@@ -1,0 +1,157 @@
+"""Lists for people: text filter, state chips with counts, sorting and pages, all in the URL.
+
+Parameters: ``q`` (text, or an ID), ``state``, ``sort`` (a column, ``-`` for descending),
+``page``. What they say that the list does not know is ignored: URLs outlive versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from django.core.paginator import Page, Paginator
+from django.db.models import Count, Model, Q, QuerySet
+from django.http import HttpRequest
+
+from nexus_site.core.ids import decode, is_id
+
+M = TypeVar("M", bound=Model)
+PAGE_SIZE = 25
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One choice of the state filter; ``value`` is empty for “all”."""
+
+    value: str
+    label: str
+    count: int
+    active: bool
+    url: str
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column's header: where a click on it leads and how it is sorted now."""
+
+    label: str
+    url: str
+    direction: str  # ascending, descending or none: the values of aria-sort
+    hides: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a list; ``order_by`` makes it sortable, ``hides`` is the class of its cells."""
+
+    label: str
+    order_by: str = ""
+    hides: str = ""
+
+
+class Listing(Generic[M]):
+    """One page of ``rows`` as the request's query string asks for it.
+
+    A constant number of queries: the rows of the page, their number, the counts of states.
+    """
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        rows: QuerySet[M],
+        *,
+        columns: Mapping[str, Column],
+        sort: str,
+        search: Iterable[str] = ("name",),
+        search_ids: Iterable[str] = ("pk",),
+        states: Iterable[str] = (),
+        state_field: str = "state",
+        page_size: int = PAGE_SIZE,
+    ) -> None:
+        self.columns = columns
+        self.q = request.GET.get("q", "").strip()[:100]
+        self.state = request.GET.get("state", "")
+        if self.state not in states:
+            self.state = ""
+        self.sort = request.GET.get("sort", sort)
+        if not columns.get(self.sort.removeprefix("-"), Column("")).order_by:
+            self.sort = sort
+        self._request, self._default_sort, self._page_size = request, sort, page_size
+        self._states, self._state_field = list(states), state_field
+        self._found = rows.filter(_matching(self.q, search, search_ids)) if self.q else rows
+
+    @cached_property
+    def page(self) -> Page[M]:
+        """The rows to show; a page number beyond the end is the last page."""
+        rows = self._found
+        if self.state:
+            rows = rows.filter(**{self._state_field: self.state})
+        backwards, name = self.sort.startswith("-"), self.sort.removeprefix("-")
+        field = self.columns[name].order_by
+        rows = rows.order_by(f"-{field}" if backwards else field, "pk")
+        return Paginator(rows, self._page_size).get_page(self._request.GET.get("page"))
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether a filter hides rows."""
+        return bool(self.q or self.state)
+
+    @cached_property
+    def chips(self) -> list[Chip]:
+        """“All” and every state that some row is in, each with its number of rows."""
+        pairs = self._found.order_by().values_list(self._state_field).annotate(n=Count("pk"))
+        counts: dict[str, int] = {str(value): int(number) for value, number in pairs}
+        every = Chip("", "All", sum(counts.values()), not self.state, self.url(state="", page=""))
+        return [every] + [
+            Chip(name, name, counts.get(name, 0), self.state == name, self.url(state=name, page=""))
+            for name in self._states
+            if counts.get(name) or self.state == name
+        ]
+
+    @cached_property
+    def headings(self) -> list[Heading]:
+        return [self._heading(name, column) for name, column in self.columns.items()]
+
+    def _heading(self, name: str, column: Column) -> Heading:
+        if not column.order_by:
+            return Heading(column.label, "", "none", column.hides)
+        active = self.sort.removeprefix("-") == name
+        down = self.sort.startswith("-")
+        direction = ("descending" if down else "ascending") if active else "none"
+        url = self.url(sort=f"-{name}" if active and not down else name, page="")
+        return Heading(column.label, url, direction, column.hides)
+
+    @property
+    def previous_url(self) -> str:
+        return self.url(page=self.page.number - 1) if self.page.has_previous() else ""
+
+    @property
+    def next_url(self) -> str:
+        return self.url(page=self.page.number + 1) if self.page.has_next() else ""
+
+    @property
+    def plain_url(self) -> str:
+        """The list without any filter."""
+        return self._request.path
+
+    def url(self, **changes: Any) -> str:
+        """This list's address with some parameters changed; empty ones are left out."""
+        query = self._request.GET.copy()
+        for name, value in changes.items():
+            query[name] = str(value)
+        for name in [name for name, value in query.items() if not value]:
+            del query[name]
+        if query.get("sort") == self._default_sort:
+            del query["sort"]
+        return f"{self._request.path}?{query.urlencode()}" if query else self._request.path
+
+
+def _matching(text: str, fields: Iterable[str], id_fields: Iterable[str]) -> Q:
+    condition = Q()
+    for field in fields:
+        condition |= Q(**{f"{field}__icontains": text})
+    for field in id_fields if is_id(text) else ():
+        condition |= Q(**{field: decode(text)})
+    return condition

@@ -1,0 +1,112 @@
+"""How things are said to people: events, actors, sizes, durations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from nexus_site.core.models import Event
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def actor_name(actor: str) -> str:
+    """``user:operator`` → ``operator``; ``token:ci`` → ``token ci``; others as they are."""
+    kind, _, name = actor.partition(":")
+    if not name:
+        return actor
+    return name if kind == "user" else f"{kind} {name}"
+
+
+def size(count: float | None) -> str:
+    """Bytes in binary units with three digits: ``512 MiB``, ``1.5 GiB``."""
+    if count is None:
+        return "–"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            break
+        count /= 1024
+    else:
+        unit = "TiB"
+    text = f"{count:.0f}" if count >= 100 or unit == "B" else f"{count:.1f}"
+    return f"{text.removesuffix('.0')} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """``420 ms``, ``3.2 s``, ``2 min 5 s``, ``3 h 12 min``, ``5 d 2 h``."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for unit, name, smaller, small_name in (
+        (DAY, "d", HOUR, "h"),
+        (HOUR, "h", MINUTE, "min"),
+        (MINUTE, "min", 1, "s"),
+    ):
+        if whole >= unit:
+            rest = whole % unit // smaller
+            return f"{whole // unit} {name}" + (f" {rest} {small_name}" if rest else "")
+    return f"{whole} s"
+
+
+def ago(moment: datetime) -> str:
+    """``just now``, ``5 min ago``, ``3 h ago``, ``2 d ago``; the page's clock keeps it true."""
+    seconds = int((timezone.now() - moment).total_seconds())
+    if seconds < 10:
+        return "just now"
+    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if seconds >= unit:
+            return f"{seconds // unit} {name} ago"
+    return f"{seconds} s ago"
+
+
+def event_text(event: Event) -> str:
+    """What happened, in a few words, without naming the subject."""
+    data: dict[str, Any] = event.data
+    words = _EVENTS.get(event.kind)
+    if words is None:
+        return event.kind.partition(".")[2].replace("_", " ")
+    return words(data) if callable(words) else words
+
+
+def _moved(data: dict[str, Any]) -> str:
+    text = f"{data.get('from') or 'nothing'} → {data.get('to', '?')}"
+    return f"{text}: {data['reason']}" if data.get("reason") else text
+
+
+def _resized(data: dict[str, Any]) -> str:
+    return f"resized to {data.get('vcpu_count', '?')} vCPU, {data.get('mem_size_mib', '?')} MiB"
+
+
+_EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
+    "vm.created": "was created",
+    "vm.moved": _moved,
+    "vm.renamed": lambda data: f"was renamed; it was “{data.get('before', '?')}”",
+    "vm.changed": _resized,
+    "vm.boot_ended": lambda data: f"boot {data.get('boot', '?')} ended: {data.get('exit', '?')}",
+    "vm.deleted": "was deleted",
+    "drive.created": "was created",
+    "drive.attached": lambda data: f"was attached to {data.get('vm_name', 'a VM')}",
+    "drive.detached": lambda data: f"was detached from {data.get('vm_name', 'a VM')}",
+    "drive.deleted": "was deleted",
+    "image.created": "was created",
+    "image.deleted": "was deleted",
+    "rootfs.created": "was fetched",
+    "kernel.created": "was installed",
+    "template.created": "was created",
+    "template.deleted": "was deleted",
+    "build.started": "build started",
+    "build.ended": lambda data: f"build {data.get('state', 'ended')}",
+    "operation.opened": lambda data: f"{data.get('operation_kind', 'operation')} was opened",
+    "operation.progressed": "went on",
+    "operation.ended": lambda data: f"{data.get('operation_kind', '')} {data.get('state', '')}",
+    "operation.cancel_requested": "was asked to stop",
+    "token.created": lambda data: f"was created with the scope {data.get('scope', '?')}",
+    "token.revoked": "was revoked",
+}

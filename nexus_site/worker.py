@@ -1,0 +1,35 @@
+"""The worker process: the queue's consumer and the supervisor under one roof."""
+
+from __future__ import annotations
+
+import logging
+
+from django.conf import settings
+from huey.consumer_options import ConsumerConfig
+from huey.contrib.djhuey import HUEY
+
+from builds import services as build_services
+from nexus_site.core import operations
+from vms.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs until SIGTERM or SIGINT; operations cut short are resumed at the next start."""
+
+    def __init__(self) -> None:
+        self.supervisor = Supervisor()
+
+    def run(self) -> None:
+        """Repair what the last worker left, then work; returns after a signal."""
+        operations.sweep(everything_is_mine=True)
+        build_services.sweep()
+        self.supervisor.start()
+        options = ConsumerConfig(**settings.HUEY["consumer"])
+        consumer = HUEY.create_consumer(**options.values)
+        log.info("the worker is ready: %d job threads", settings.NEXUS.workers)
+        try:
+            consumer.run()
+        finally:
+            self.supervisor.stop()
