@@ -138,6 +138,7 @@ DATABASES: dict[str, Any] = {
                 "PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY;"
             ),
         },
+        "TEST": {"NAME": NEXUS.data_dir / "test.db"},  # a file: threads share it as they do live
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

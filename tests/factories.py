@@ -1,0 +1,99 @@
+"""Small rows for tests: ``make_vm()`` and its like; every value that matters is an argument."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from builds.models import Build, Template, TemplateVersion
+from drives.models import Drive
+from images.models import Image, Kernel, Rootfs
+from nexus_site.core.ids import readable_name
+from vms.models import VM, Attachment
+from vms.transitions import record_creation
+
+
+def unique_name() -> str:
+    return f"{readable_name()}-{secrets.token_hex(2)}"
+
+
+def make_rootfs(distro: str = "alpine", version: str = "3.23", **values: Any) -> Rootfs:
+    rootfs, _ = Rootfs.objects.get_or_create(
+        distro=distro,
+        version=version,
+        arch="x86_64",
+        defaults={
+            "provider": "embedded",
+            "format": "qcow2",
+            "filename": f"rootfs/{distro}-{version}.qcow2",
+            "sha256": "0" * 64,
+            "size_bytes": 64 << 20,
+        }
+        | values,
+    )
+    return rootfs
+
+
+def make_kernel(**values: Any) -> Kernel:
+    name = values.pop("name", unique_name())
+    defaults: dict[str, Any] = {
+        "version": "6.18.56-0-virt",
+        "arch": "x86_64",
+        "provider": "embedded",
+        "directory": f"kernels/{name}",
+        "sha256": "1" * 64,
+        "size_bytes": 20 << 20,
+    }
+    return Kernel.objects.create(name=name, **defaults | values)
+
+
+def make_image(**values: Any) -> Image:
+    defaults: dict[str, Any] = {
+        "name": unique_name(),
+        "arch": "x86_64",
+        "os_name": "Alpine Linux v3.23",
+        "size_bytes": 8 << 30,
+        "used_bytes": 60 << 20,
+        "digest": "2" * 64,
+        "agent_version": "0.1.0",
+        "agent_digest": "3" * 64,
+    }
+    if "rootfs" not in values:
+        values["rootfs"] = make_rootfs()
+    return Image.objects.create(**defaults | values)
+
+
+def make_drive(**values: Any) -> Drive:
+    image = values.pop("image", None) or make_image()
+    defaults: dict[str, Any] = {
+        "name": unique_name(),
+        "state": Drive.State.READY,
+        "size_bytes": image.size_bytes,
+    }
+    return Drive.objects.create(image=image, **defaults | values)
+
+
+def make_vm(*, root: bool = True, **values: Any) -> VM:
+    """A VM with a root drive (unless ``root`` is false) and the first line of its history."""
+    defaults: dict[str, Any] = {
+        "name": unique_name(),
+        "mac": "52:54:00:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3)),
+    }
+    vm = VM.objects.create(**defaults | values)
+    record_creation(vm, "created")
+    if root:
+        Attachment.objects.create(vm=vm, drive=make_drive())
+    return vm
+
+
+def make_template(**values: Any) -> Template:
+    rootfs = values.pop("rootfs", None) or make_rootfs()
+    template = Template.objects.create(**{"name": unique_name()} | values)
+    TemplateVersion.objects.create(template=template, number=1, rootfs=rootfs)
+    return template
+
+
+def make_build(**values: Any) -> Build:
+    template = values.pop("template", None) or make_template()
+    defaults: dict[str, Any] = {"image_name": unique_name(), "agent_digest": "3" * 64}
+    return Build.objects.create(template_version=template.current, **defaults | values)
