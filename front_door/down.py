@@ -52,5 +52,5 @@ def _list_vms(server: Server) -> list[dict[str, str]]:
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise Broken("nexusctl cannot list the VMs.", detail=answer.stderr)
-    vms: list[dict[str, str]] = json.loads(answer.stdout)["items"]
+    vms: list[dict[str, str]] = json.loads(answer.stdout)
     return vms

@@ -83,6 +83,15 @@ def _ensure_nexus(step: Step, version: str) -> bool:
 
 
 def ensure_agent(step: Step) -> None:
-    """Build the guest agent where its source has changed (the builder knows)."""
-    step.doing("compiling where it changed")
+    """Build the guest agent when its source, its builder or a locked version has changed."""
+    room = ROOT / "guest_agent"
+    files = sorted(path for path in (room / "agent").rglob("*") if path.is_file())
+    parts = [part for path in files for part in (str(path.relative_to(room)), path)]
+    lock = ROOT / "requirements/run.txt"
+    stamp = Stamp(room / "dist/.nexus", lock, room / "build.py", *parts)
+    if stamp.fresh() and list(room.glob("dist/nexus-agent-*")):
+        step.note = "up to date"
+        return
+    step.doing("compiling")
     step.run([PYTHON, "-m", "guest_agent.build"])
+    stamp.write()

@@ -6,7 +6,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,9 +88,7 @@ def _test(arguments: list[str]) -> int:
     prepare(terminal, "test")
     with step(terminal, "Chromium") as this:
         ensure_browser(this)
-    with tempfile.TemporaryDirectory(prefix="nexus-test-", ignore_cleanup_errors=True) as data_dir:
-        os.environ["NEXUS_DATA_DIR"] = data_dir
-        return _call([PYTHON, "-m", "pytest", *(arguments or WHOLE_SUITE)])
+    return _call([PYTHON, "-m", "pytest", *(arguments or WHOLE_SUITE)])
 
 
 def _call(command: list[str | Path]) -> int:

@@ -129,6 +129,27 @@ def test_without_ensurepip_the_package_is_named(
     assert caught.value.hint == hint
 
 
+def test_the_agent_is_built_when_its_source_changed(clone: Path, bin_dir, this: Step) -> None:
+    source = clone / "guest_agent/agent/main.go"
+    source.parent.mkdir(parents=True)
+    source.write_text("package main")
+    (clone / "guest_agent/build.py").touch()
+    binary = clone / "guest_agent/dist/nexus-agent-x86_64"
+    bin_dir.link("mkdir", "touch")
+    bin_dir.add("python", f"mkdir -p {binary.parent}; touch {binary}")
+    environment.ensure_agent(this)
+    environment.ensure_agent(this)
+    assert bin_dir.calls == ["python -m guest_agent.build"]
+    assert this.note == "up to date"
+    source.write_text("package other")
+    environment.ensure_agent(this)
+    source.rename(source.with_name("other.go"))
+    environment.ensure_agent(this)
+    binary.unlink()
+    environment.ensure_agent(this)
+    assert len(bin_dir.calls) == 4
+
+
 def test_assets_come_from_npm_by_the_lock(clone: Path, bin_dir, this: Step) -> None:
     bin_dir.link("mkdir")
     bin_dir.add("npm", "mkdir -p node_modules")
