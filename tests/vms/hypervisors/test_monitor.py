@@ -1,0 +1,204 @@
+"""The monitor: what it writes, what it bounds, and what it survives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vms.hypervisors import monitor
+from vms.hypervisors.base import Exit, Handle
+
+Start = Callable[[str], Handle]
+Ended = Callable[[Handle], Exit]
+Until = Callable[[Callable[[], object]], None]
+
+
+def run_monitor(vm_dir: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", "-S", monitor.__file__, str(vm_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def write_launch(vm_dir: Path, *argv: str) -> None:
+    (vm_dir / "launch.json").write_text(json.dumps({"argv": argv, "env": {"GREETING": "hi"}}))
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "number"),
+    [("exit 0", 0, None), ("exit 7", 7, None), ("kill -TERM $$", None, 15)],
+)
+def test_exit_status_is_exact(
+    start: Start, ended: Ended, vm_dir: Path, script: str, code: int | None, number: int | None
+) -> None:
+    before = time.time()
+    handle = start(script)
+    result = ended(handle)
+    assert (result.code, result.signal) == (code, number)
+    assert result.at is not None
+    assert before <= result.at <= time.time()
+    assert json.loads((vm_dir / "exit.json").read_text()) == {
+        "pid": handle.pid,
+        "started": handle.started,
+        "code": code,
+        "signal": number,
+        "at": result.at,
+    }
+
+
+def test_console_and_errors_go_to_their_logs(start: Start, ended: Ended, vm_dir: Path) -> None:
+    ended(start("echo from the guest; echo from the VMM >&2"))
+    assert (vm_dir / "console.log").read_text() == "from the guest\n"
+    assert (vm_dir / "vmm.log").read_text() == "from the VMM\n"
+
+
+def test_all_output_is_there_when_the_exit_is(start: Start, ended: Ended, vm_dir: Path) -> None:
+    ended(start("seq 1 5000"))
+    assert (vm_dir / "console.log").read_text().split() == [str(n) for n in range(1, 5001)]
+
+
+def test_a_talkative_guest_fills_two_files_and_no_more(
+    start: Start, ended: Ended, vm_dir: Path
+) -> None:
+    ended(start("seq 1 2500000"))  # 18 MB
+    older, newer = vm_dir / "console.log.1", vm_dir / "console.log"
+    assert older.stat().st_size == monitor.CONSOLE_LIMIT
+    assert newer.stat().st_size <= monitor.CONSOLE_LIMIT
+    text = (older.read_bytes() + newer.read_bytes()).decode()
+    numbers = [int(word) for word in text.split()[1:]]  # the first may be cut
+    assert numbers == list(range(numbers[0], 2_500_001))
+
+
+def test_errors_are_bounded_too(start: Start, ended: Ended, vm_dir: Path) -> None:
+    ended(start("seq 1 200000 >&2"))
+    assert (vm_dir / "vmm.log.1").stat().st_size == monitor.VMM_LOG_LIMIT
+    assert (vm_dir / "vmm.log").stat().st_size <= monitor.VMM_LOG_LIMIT
+
+
+def test_each_start_begins_a_new_log_and_keeps_the_last(
+    start: Start, ended: Ended, vm_dir: Path
+) -> None:
+    ended(start("echo first"))
+    ended(start("echo second"))
+    assert (vm_dir / "console.log").read_text() == "second\n"
+    assert (vm_dir / "console.log.1").read_text() == "first\n"
+
+
+def test_a_vmm_that_closes_its_output_is_still_watched(start: Start, until: Until) -> None:
+    handle = start("exec >&- 2>&-; sleep 60")
+    until(lambda: not Path(f"/proc/{handle.pid}/fd/1").exists())
+    assert monitor.runs(handle.pid, handle.started)
+    assert monitor.runs(handle.monitor_pid, handle.monitor_started)
+
+
+def test_they_outlive_their_starter_in_sessions_of_their_own(start: Start) -> None:
+    handle = start("sleep 60")
+    sessions = {os.getsid(pid) for pid in (os.getpid(), handle.pid, handle.monitor_pid)}
+    assert len(sessions) == 3
+    assert os.getsid(handle.pid) == handle.pid
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert str(handle.monitor_pid) not in children
+
+
+def test_the_monitor_ends_after_the_vmm(start: Start, until: Until) -> None:
+    handle = start("exit 0")
+    until(lambda: not monitor.runs(handle.monitor_pid, handle.monitor_started))
+
+
+def test_sigterm_does_not_take_the_exit_status_away(
+    start: Start, ended: Ended, until: Until, vm_dir: Path
+) -> None:
+    handle = start("sleep 60")
+    ignored = f"/proc/{handle.monitor_pid}/status"
+
+    def ignores_sigterm() -> bool:
+        mask = next(line for line in Path(ignored).read_text().splitlines() if "SigIgn" in line)
+        return bool(int(mask.split()[1], 16) & 1 << signal.SIGTERM - 1)
+
+    until(ignores_sigterm)
+    os.kill(handle.monitor_pid, signal.SIGTERM)
+    os.kill(handle.pid, signal.SIGTERM)
+    assert ended(handle).signal == signal.SIGTERM
+
+
+def test_secrets_in_the_environment_stay_out(vm_dir: Path, until: Until) -> None:
+    write_launch(vm_dir, "/usr/bin/env")
+    assert run_monitor(vm_dir, env={"NEXUS_SECRET": "s"}).returncode == 0
+    until((vm_dir / "exit.json").exists)
+    assert (vm_dir / "console.log").read_text() == "GREETING=hi\n"
+
+
+def test_files_are_for_the_owner_only(start: Start, ended: Ended, vm_dir: Path) -> None:
+    ended(start("touch socket; echo hello"))
+    modes = {path.name: path.stat().st_mode & 0o077 for path in vm_dir.iterdir()}
+    del modes["launch.json"]  # written by the starter, under its umask
+    assert set(modes.values()) == {0}
+
+
+def test_a_program_that_is_not_there(vm_dir: Path) -> None:
+    write_launch(vm_dir, "/no/such/vmm")
+    result = run_monitor(vm_dir)
+    assert result.returncode == 1
+    assert "/no/such/vmm" in result.stderr
+    assert [path.name for path in vm_dir.iterdir()] == ["launch.json"]
+
+
+def test_without_a_launch_file(vm_dir: Path) -> None:
+    result = run_monitor(vm_dir)
+    assert result.returncode == 1
+    assert "launch.json" in result.stderr
+
+
+def test_when_the_record_cannot_be_written_the_vmm_is_not_left_alone(vm_dir: Path) -> None:
+    write_launch(vm_dir, "/bin/sleep", "60")
+    (vm_dir / "monitor.json").mkdir()
+    result = run_monitor(vm_dir)
+    assert result.returncode == 1
+    assert not [pid for pid in Path("/proc").glob("[0-9]*") if _works_in(pid, vm_dir)]
+
+
+def _works_in(process: Path, directory: Path) -> bool:
+    try:
+        return (process / "cwd").readlink() == directory
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("target", ["/dev/full", "/no/such/directory/log"])
+def test_a_full_disk_costs_lines_not_the_vm(
+    start: Start, ended: Ended, vm_dir: Path, target: str
+) -> None:
+    (vm_dir / "console.log").symlink_to(target)
+    assert ended(start("seq 1 100000; exit 4")).code == 4
+
+
+def test_start_times_tell_processes_apart() -> None:
+    pid = os.getpid()
+    started = monitor.start_time(pid)
+    assert monitor.runs(pid, started)
+    assert not monitor.runs(pid, started + 1)
+    assert not monitor.runs(2**22 + 1, started)
+
+
+def test_a_zombie_does_not_run() -> None:
+    with subprocess.Popen(["/bin/true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not monitor.runs(child.pid, monitor.start_time(child.pid))
+
+
+def test_a_name_with_parentheses_and_spaces(vm_dir: Path) -> None:
+    program = vm_dir / "a) Z 1 (b"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([str(program), "60"]) as child:
+        assert monitor.runs(child.pid, monitor.start_time(child.pid))
+        child.kill()

@@ -1,0 +1,145 @@
+"""What every hypervisor driver offers, and the plain values that go in and out.
+
+Drivers know nothing of the database or of HTTP. They are synchronous; slow calls say how
+long they may take. Errors are those of `nexus_site.core.errors`.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A raw disk image. The first disk of a VM is its root, /dev/vda in the guest."""
+
+    name: str
+    path: Path
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class VmmSpec:
+    """Everything a driver needs to start one VM.
+
+    `vm_dir` is the VM's own directory; `kernel` is an ELF vmlinux; `bzimage`, the same kernel
+    as its publisher packs it, is for a VMM that cannot start the ELF.
+    """
+
+    vm_dir: Path
+    name: str
+    vcpu_count: int
+    mem_size_mib: int
+    kernel: Path
+    initrd: Path | None
+    disks: tuple[Disk, ...]
+    mac: str
+    kernel_args: tuple[str, ...] = ()
+    bzimage: Path | None = None
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A running VMM and its monitor.
+
+    A process is named by its pid and its start time together, since pids come again.
+    Start times are in clock ticks since the host's boot (field 22 of /proc/<pid>/stat).
+    """
+
+    vm_dir: Path
+    pid: int
+    started: float
+    monitor_pid: int
+    monitor_started: float
+    accelerator: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"vm_dir": str(self.vm_dir)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Handle:
+        return cls(**values | {"vm_dir": Path(values["vm_dir"])})
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a VMM ended, at epoch seconds `at`; all None when nobody was there to see it."""
+
+    code: int | None
+    signal: int | None
+    at: float | None
+
+    def describe(self) -> str:
+        if self.signal is not None:
+            return f"killed by signal {self.signal} ({_signal_name(self.signal)})"
+        if self.code is not None:
+            return f"exited with code {self.code}"
+        return "ended, nobody saw how"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something a host lacks, and the exact way to put it right."""
+
+    text: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a driver found on this host. `accelerator` is "kvm", "tcg" or, unusable, ""."""
+
+    name: str
+    usable: bool
+    accelerator: str
+    version: str
+    problems: tuple[Problem, ...] = ()
+
+
+class Hypervisor(Protocol):
+    """One way to run VMs. All drivers pass the same conformance suite."""
+
+    @property
+    def name(self) -> str: ...
+
+    def probe(self) -> Probe:
+        """What works on this host. Slow once (a guest is started), then remembered."""
+
+    def launch(self, spec: VmmSpec) -> Handle:
+        """Start the VM; returns when the guest's CPUs run.
+
+        Raises Conflict when one runs in this directory already, Invalid for a spec this
+        driver cannot run, and Broken (code "launch-failed", the VMM's last words as its
+        detail) when the VMM does not start; then nothing but its logs is left.
+        """
+
+    def adopt(self, vm_dir: Path) -> Handle | Exit | None:
+        """What became of the VM of this directory: runs, ended, or was never started."""
+
+    def pause(self, handle: Handle) -> None:
+        """Stop the guest's CPUs. Raises Conflict when the VMM has ended."""
+
+    def resume(self, handle: Handle) -> None:
+        """Let a paused guest go on. Raises Conflict when the VMM has ended."""
+
+    def shutdown(self, handle: Handle, timeout: float) -> Exit | None:
+        """Press the power button and wait; None when the guest still runs after `timeout` s."""
+
+    def kill(self, handle: Handle) -> Exit:
+        """End the VMM at once (SIGKILL) and wait until it is gone."""
+
+    def cleanup(self, vm_dir: Path) -> None:
+        """Remove what an ended VMM left behind (sockets); logs and exit status stay."""
+
+    def agent_socket(self, vm_dir: Path) -> Path:
+        """The Unix socket on which the guest's agent is reached."""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"

@@ -1,0 +1,253 @@
+"""The monitor: a small program that starts one VMM, outlives Nexus and sees how it ends.
+
+    python -I -S monitor.py VM_DIR
+
+It reads VM_DIR/launch.json ({"argv": [...], "env": {...}}), starts that program with VM_DIR
+as its working directory, and returns when it runs: exit status 0 and VM_DIR/monitor.json, or
+1 and the reason on stderr. A child in its own session stays behind and
+
+- copies the VMM's stdout (the guest's console) to console.log and its stderr to vmm.log;
+  guests are hostile, so each log is rotated once to <name>.1 and never takes more;
+- writes exit.json when the VMM has ended: code or signal, and the time.
+
+Killing the monitor does not harm the VMM. There is a monitor for every running VM and a VM
+waits for it at its start, so only what is small and quick of the standard library is used
+(pathlib and typing would take half as long again as all the rest).
+"""
+
+# ruff: noqa: PTH105, PTH123, PTH202
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONSOLE_LIMIT = 4 * 1024 * 1024
+VMM_LOG_LIMIT = 256 * 1024
+CHUNK = 64 * 1024
+STARTED = b"started"
+
+
+class BoundedLog:
+    """A log file that moves to <name>.1 when it reaches `limit` bytes: two files at most.
+
+    It never raises: a full disk costs log lines, not the VM.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name, self.limit = name, limit
+        self.fd = -1
+        self.size = 0
+        self._rotate()
+
+    def write(self, data: bytes) -> None:
+        while data:
+            if self.size >= self.limit:
+                self._rotate()
+            part, data = data[: self.limit - self.size], data[self.limit - self.size :]
+            try:
+                self.size += os.write(self.fd, part)
+            except OSError:
+                return
+
+    def _rotate(self) -> None:
+        """Begin an empty file; what the last one held is the older part now."""
+        with suppress(OSError):
+            if os.path.getsize(self.name):
+                os.replace(self.name, self.name + ".1")
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd, self.size = -1, 0
+        with suppress(OSError):
+            self.fd = os.open(self.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+
+
+def main(vm_dir: str) -> int:
+    """Leave a monitor behind and say whether the VMM started."""
+    os.chdir(vm_dir)
+    os.umask(0o077)
+    answer, tell = os.pipe()
+    if os.fork() == 0:
+        os.close(answer)
+        os._exit(monitor(tell))
+    os.close(tell)
+    said = _read_all(answer)
+    if said == STARTED:
+        return 0
+    print(said.decode() or "The monitor died.", file=sys.stderr)
+    return 1
+
+
+def monitor(tell: int) -> int:
+    """Start the VMM, report to `tell`, then watch it to its end."""
+    try:
+        os.setsid()
+        launch = read_json("launch.json")
+        pid, stdout, stderr = start(launch["argv"], launch["env"])
+    except Exception as error:  # whatever it was, the starter must hear of it
+        os.write(tell, str(error).encode())
+        return 1
+    os.write(tell, STARTED)
+    os.close(tell)
+    _let_go_of_the_starter()
+    # When the host shuts down, the VMM ends first and its exit is still written down.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    started = start_time(pid)
+    status = watch(pid, stdout, stderr)
+    write_json("exit.json", {"pid": pid, "started": started, **exit_record(status)})
+    return 0
+
+
+def start(argv: list[str], env: dict[str, str]) -> tuple[int, int, int]:
+    """The VMM's pid, its stdout and its stderr; monitor.json tells who it is.
+
+    It gets a session of its own, so that a signal to the monitor's group does not reach it,
+    and nothing of our environment: secrets of Nexus have no place in it. It inherits that
+    Python ignores SIGPIPE, so it may go on writing when the monitor is no more.
+    """
+    stdout, vmm_stdout = os.pipe()
+    stderr, vmm_stderr = os.pipe()
+    pid = os.posix_spawn(
+        argv[0],
+        argv,
+        env,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, vmm_stdout, 1),
+            (os.POSIX_SPAWN_DUP2, vmm_stderr, 2),
+        ],
+        setsid=True,
+    )
+    os.close(vmm_stdout)
+    os.close(vmm_stderr)
+    try:
+        write_json("monitor.json", identity(pid))
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    return pid, stdout, stderr
+
+
+def watch(pid: int, stdout: int, stderr: int) -> int:
+    """Copy the VMM's output until it has ended; its wait status."""
+    logs = {
+        stdout: BoundedLog("console.log", CONSOLE_LIMIT),
+        stderr: BoundedLog("vmm.log", VMM_LOG_LIMIT),
+    }
+    vmm = os.pidfd_open(pid)
+    poll = select.poll()
+    for fd in (vmm, *logs):
+        os.set_blocking(fd, False)
+        poll.register(fd, select.POLLIN)
+    ended = False
+    while not ended:
+        ready = {fd for fd, _ in poll.poll()}
+        ended = vmm in ready
+        for fd in ready & logs.keys():
+            data = _read(fd)
+            if data == b"":
+                poll.unregister(fd)
+            elif data:
+                logs[fd].write(data)
+    for fd, log in logs.items():
+        while data := _read(fd):  # what was still in the pipes
+            log.write(data)
+    return os.waitpid(pid, 0)[1]
+
+
+def identity(vmm: int) -> dict[str, Any]:
+    """Which processes these are, for ever: pid, start time, and the host's boot."""
+    return {
+        "boot_id": boot_id(),
+        "pid": vmm,
+        "started": start_time(vmm),
+        "monitor_pid": os.getpid(),
+        "monitor_started": start_time(os.getpid()),
+    }
+
+
+def exit_record(status: int) -> dict[str, Any]:
+    code = os.waitstatus_to_exitcode(status)
+    return {
+        "code": code if code >= 0 else None,
+        "signal": -code if code < 0 else None,
+        "at": time.time(),
+    }
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def start_time(pid: int) -> int:
+    """When the process started, in clock ticks since boot; OSError when there is none."""
+    return int(_stat(pid)[19])
+
+
+def runs(pid: int, started: float) -> bool:
+    """Whether this very process is there and not a zombie."""
+    try:
+        stat = _stat(pid)
+    except OSError:
+        return False
+    return int(stat[19]) == started and stat[0] not in (b"Z", b"X")
+
+
+def read_json(name: str) -> dict[str, Any]:
+    with open(name, encoding="utf-8") as file:
+        value: dict[str, Any] = json.load(file)
+        return value
+
+
+def write_json(name: str, value: dict[str, Any]) -> None:
+    """Write the file whole or not at all, and to the disk."""
+    with open(name + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(name + ".tmp", name)
+
+
+def _stat(pid: int) -> list[bytes]:
+    """/proc/<pid>/stat from the state on: [0] is the state, [19] the start time."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        # The name in parentheses may hold anything, so read on from the last one.
+        return file.read().rpartition(b")")[2].split()
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there to read; empty at the end, None when there is nothing yet."""
+    try:
+        return os.read(fd, CHUNK)
+    except BlockingIOError:
+        return None
+
+
+def _read_all(fd: int) -> bytes:
+    data = b""
+    while part := os.read(fd, CHUNK):
+        data += part
+    return data
+
+
+def _let_go_of_the_starter() -> None:
+    """Keep none of its files open, or it would wait for us."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,57 @@
+"""QEMU's control socket (QMP), one short conversation at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from qemu.qmp import QMPClient, QMPError
+
+from nexus_site.core.errors import Retryable
+from vms.hypervisors.qemu.command import QMP_SOCKET
+
+ANSWER_SECONDS = 15.0
+
+# The library logs every lost connection as an error; we raise it instead.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
+
+
+def ask(vm_dir: Path, *commands: str, timeout: float = ANSWER_SECONDS) -> list[object]:
+    """Run commands without arguments in one conversation; their return values.
+
+    Raises Retryable when QEMU cannot be reached, refuses one, or takes over `timeout` seconds.
+    QEMU talks to one client at a time: another one's conversation is waited for.
+    """
+    try:
+        # Through the directory's descriptor the path is short: sockets allow 107 bytes.
+        directory = os.open(vm_dir, os.O_PATH | os.O_DIRECTORY)
+        try:
+            address = f"/proc/self/fd/{directory}/{QMP_SOCKET}"
+            return asyncio.run(asyncio.wait_for(_converse(address, commands), timeout))
+        finally:
+            os.close(directory)
+    except (QMPError, OSError, EOFError, TimeoutError) as error:
+        raise Retryable(
+            "QEMU does not answer on its control socket.",
+            detail=f"{type(error).__name__}: {error}",
+            code="qmp-no-answer",
+        ) from error
+
+
+def status(vm_dir: Path, timeout: float = ANSWER_SECONDS) -> str:
+    """QEMU's run state: "running", "paused", "prelaunch", "shutdown"..."""
+    (answer,) = ask(vm_dir, "query-status", timeout=timeout)
+    return str(cast("dict[str, object]", answer)["status"])
+
+
+async def _converse(address: str, commands: Sequence[str]) -> list[object]:
+    client = QMPClient()
+    await client.connect(address)
+    try:
+        return [await client.execute(command) for command in commands]
+    finally:
+        await client.disconnect()
