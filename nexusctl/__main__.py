@@ -1,0 +1,5 @@
+"""``python -m nexusctl``."""
+
+from nexusctl.main import run
+
+run()

@@ -1,0 +1,133 @@
+"""The HTTP client of the API.
+
+It stands on ``http.client``: a command line starts for every call, and loading a larger
+library takes longer than most calls do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from nexusctl import __version__
+from nexusctl.errors import Failure, Unreachable
+from nexusctl.server import Server
+
+CONNECT_PATIENCE = 5.0  # seconds to connect
+PATIENCE = 30.0  # seconds for an answer, on top of what the server is asked to wait
+PAGE = 200
+
+Query = dict[str, Any]
+JSON = Any
+
+
+class Client:
+    """Calls one server's API under ``/v1``; raises ``Failure`` for whatever is not an answer."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        parts = urlsplit(server.url)
+        self._connection_class = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self._host, self._port, self._base = parts.hostname or "", parts.port, parts.path
+
+    def get(self, path: str, **query: Any) -> JSON:
+        """The answer to a GET; a ``wait`` in ``query`` adds to the patience."""
+        return self.call("GET", path, query=query)
+
+    def call(
+        self, method: str, path: str, *, query: Query | None = None, body: JSON = None
+    ) -> JSON:
+        """The answer as parsed JSON; None when it has no content."""
+        patience = PATIENCE + float((query or {}).get("wait") or 0)
+        with self._open(method, path, query or {}, body, patience) as response:
+            content = self._read(response)
+        try:
+            return json.loads(content) if content else None
+        except ValueError as error:
+            raise Unreachable(self._server.url, "somebody else answers there") from error
+
+    def pages(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """Every item of a list, page after page."""
+        cursor = ""
+        while cursor is not None:
+            page = self.get(path, limit=PAGE, cursor=cursor, **query)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+
+    def events(self, after: int | None) -> Iterator[dict[str, Any]]:
+        """Events after number ``after`` (None: from now) as they come, until the server ends."""
+        query = {} if after is None else {"after": after}
+        with self._open("GET", "/events/stream", query, None, PATIENCE) as response:
+            for line in self._lines(response):
+                if line.startswith("data: "):
+                    yield json.loads(line.removeprefix("data: "))
+
+    def _open(
+        self, method: str, path: str, query: Query, body: JSON, patience: float
+    ) -> HTTPResponse:
+        """The response to a request, its status checked; closing it closes the connection."""
+        connection = self._connection_class(self._host, self._port, timeout=CONNECT_PATIENCE)
+        try:
+            connection.connect()
+            connection.sock.settimeout(patience)
+            connection.request(
+                method,
+                f"{self._base}/v1{quote(path)}{_query_string(query)}",
+                body=None if body is None else json.dumps(body),
+                headers=self._headers(body is not None),
+            )
+            response = connection.getresponse()
+        except (OSError, HTTPException) as error:
+            connection.close()
+            raise Unreachable(self._server.url, _reason(error)) from error
+        if response.status >= 400:
+            with response:
+                raise Failure.of_problem(response.status, _problem(self._read(response)))
+        return response
+
+    def _headers(self, has_body: bool) -> dict[str, str]:
+        headers = {
+            "Authorization": f"Bearer {self._server.token}",
+            "User-Agent": f"nexusctl/{__version__}",
+            "Connection": "close",
+        }
+        return headers | {"Content-Type": "application/json"} if has_body else headers
+
+    def _read(self, response: HTTPResponse) -> bytes:
+        try:
+            return response.read()
+        except (OSError, HTTPException) as error:
+            raise Unreachable(self._server.url, _reason(error)) from error
+
+    def _lines(self, response: HTTPResponse) -> Iterator[str]:
+        try:
+            for line in response:
+                yield line.decode().rstrip("\n")
+        except (OSError, HTTPException) as error:
+            raise Unreachable(self._server.url, _reason(error)) from error
+
+
+def _query_string(query: Query) -> str:
+    given = {name: _plain(value) for name, value in query.items() if value not in (None, "")}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _problem(content: bytes) -> dict[str, Any]:
+    try:
+        problem = json.loads(content)
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

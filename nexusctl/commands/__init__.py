@@ -1,0 +1,1 @@
+"""The commands, a module for each kind of thing; each says what to call and what to print."""

@@ -1,0 +1,326 @@
+"""nexusctl vm …"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import click
+
+from nexusctl import output
+from nexusctl.app import (
+    App,
+    Group,
+    Work,
+    confirm,
+    dry_run_option,
+    pass_app,
+    show_named,
+    work_options,
+    yes_option,
+)
+from nexusctl.formatting import ago, mib, moment, seconds, size, when
+
+AT_REST = {"created", "stopped", "crashed", "failed", "suspended"}
+CONSOLE_WAIT = 5.0  # seconds that one question after more console output may wait
+
+name_option = click.option("--name", default="", help="Left out, a name is generated.")
+vcpus_option = click.option("--vcpus", type=int, default=1, show_default=True)
+memory_option = click.option(
+    "--memory", type=int, default=512, show_default=True, metavar="MIB", help="In MiB."
+)
+vm_argument = click.argument("vm", metavar="VM")
+
+
+@click.group(cls=Group)
+def vm() -> None:
+    """MicroVMs."""
+
+
+@vm.command("list")
+@click.option("--state", default="", help="Only VMs in this state.")
+@click.option("--image", default="", help="Only VMs on this image.")
+@pass_app
+def list_(app: App, state: str, image: str) -> None:
+    """List VMs, newest first."""
+    app.items("/vms", show_vms, state=state, image=image)
+
+
+@vm.command()
+@click.option("--image", default="", help="Make a drive of this image and boot from it.")
+@click.option("--drive", default="", help="Boot from this drive instead.")
+@name_option
+@vcpus_option
+@memory_option
+@click.option("--kernel", default="", help="Left out, the default kernel.")
+@click.option("--start", is_flag=True, help="Start it as well.")
+@work_options
+@pass_app
+def create(
+    app: App,
+    image: str,
+    drive: str,
+    name: str,
+    vcpus: int,
+    memory: int,
+    kernel: str,
+    start: bool,
+    work: Work,
+) -> None:
+    """Make a VM from an image, or around a drive."""
+    body = {
+        "image": image,
+        "drive": drive,
+        "name": name,
+        "vcpu_count": vcpus,
+        "mem_size_mib": memory,
+        "kernel": kernel,
+        "start": start,
+    }
+    show_subject(app.change("POST", "/vms", work, body=body))
+
+
+@vm.command("from-rootfs")
+@click.argument("distro")
+@click.argument("version")
+@name_option
+@vcpus_option
+@memory_option
+@work_options
+@pass_app
+def from_rootfs(
+    app: App, distro: str, version: str, name: str, vcpus: int, memory: int, work: Work
+) -> None:
+    """From a distribution to a ready VM, in one go."""
+    body = {
+        "distro": distro,
+        "version": version,
+        "name": name,
+        "vcpu_count": vcpus,
+        "mem_size_mib": memory,
+    }
+    show_subject(app.change("POST", "/vms/from-rootfs", work, body=body))
+
+
+@vm.command()
+@vm_argument
+@pass_app
+def inspect(app: App, vm: str) -> None:
+    """Show all about a VM."""
+    app.answer(app.client.get(f"/vms/{vm}"), show_vm)
+
+
+@vm.command()
+@vm_argument
+@work_options
+@pass_app
+def start(app: App, vm: str, work: Work) -> None:
+    """Start a VM and wait until it is ready."""
+    show_subject(app.change("POST", f"/vms/{vm}/start", work))
+
+
+@vm.command()
+@vm_argument
+@click.option("--force", is_flag=True, help="Kill it without asking its guest.")
+@work_options
+@pass_app
+def stop(app: App, vm: str, force: bool, work: Work) -> None:
+    """Shut a VM down."""
+    show_subject(app.change("POST", f"/vms/{vm}/stop", work, body={"force": force}))
+
+
+@vm.command()
+@vm_argument
+@work_options
+@pass_app
+def restart(app: App, vm: str, work: Work) -> None:
+    """Shut a VM down and start it again."""
+    show_subject(app.change("POST", f"/vms/{vm}/restart", work))
+
+
+@vm.command()
+@vm_argument
+@click.option("--force", is_flag=True, help="Stop it first if it runs.")
+@click.option("--keep-drives", is_flag=True, help="Keep its drives.")
+@yes_option
+@work_options
+@pass_app
+def delete(app: App, vm: str, force: bool, keep_drives: bool, yes: bool, work: Work) -> None:
+    """Delete a VM and its drives."""
+    what = f"the VM {vm}" if keep_drives else f"the VM {vm} and its drives"
+    confirm(f"Delete {what}?", yes=yes, work=work)
+    query = {"force": force, "keep_drives": keep_drives}
+    app.change("DELETE", f"/vms/{vm}", work, query=query)
+
+
+@vm.command()
+@vm_argument
+@click.argument("name")
+@dry_run_option
+@pass_app
+def rename(app: App, vm: str, name: str, work: Work) -> None:
+    """Give a VM another name."""
+    row = app.change("PATCH", f"/vms/{vm}", work, body={"name": name})
+    if row:
+        show_named(row)
+
+
+@vm.command()
+@vm_argument
+@pass_app
+def history(app: App, vm: str) -> None:
+    """Show every state a VM was in, when and why."""
+    app.items(f"/vms/{vm}/history", show_history)
+
+
+@vm.command()
+@vm_argument
+@click.option("--follow", "-f", is_flag=True, help="Go on until the VM has ended.")
+@pass_app
+def logs(app: App, vm: str, follow: bool) -> None:
+    """Print a VM's serial console."""
+    page = app.client.get(f"/vms/{vm}/console")
+    if app.json:
+        output.as_json(page)
+        return
+    click.echo(page["text"], nl=False)
+    while page["next_offset"] < page["size"] or follow:
+        page = _more_console(app, vm, page["next_offset"], page["size"], follow)
+        click.echo(page["text"], nl=False)
+        if follow and not page["text"] and _is_at_rest(app, vm):
+            return
+
+
+def _more_console(app: App, vm: str, offset: int, size: int, follow: bool) -> dict[str, Any]:
+    wait = CONSOLE_WAIT if follow else 0
+    page: dict[str, Any] = app.client.get(f"/vms/{vm}/console", offset=offset, wait=wait)
+    if page["size"] < size:  # the log was rotated, or belongs to a new start
+        page = app.client.get(f"/vms/{vm}/console", offset=0)
+    return page
+
+
+def _is_at_rest(app: App, vm: str) -> bool:
+    state = app.client.get(f"/vms/{vm}")["state"]
+    if state in AT_REST:
+        output.note(f"The VM is {state}; its console ends here.")
+    return state in AT_REST
+
+
+def show_subject(operation: dict[str, Any] | None) -> None:
+    """The VM that an operation was about."""
+    if operation and operation["subject"]:
+        show_named(operation["subject"])
+
+
+def show_vms(rows: list[Any]) -> None:
+    output.table(
+        ["NAME", "ID", "STATE", "SINCE", "IMAGE", "CPUS", "MEMORY", "AGENT"],
+        [
+            [
+                row["name"],
+                row["id"],
+                output.state(row["state"]),
+                ago(row["state_since"]),
+                row["image"]["name"] if row["image"] else "",
+                str(row["vcpu_count"]),
+                mib(row["mem_size_mib"]),
+                row["agent_version"] or "",
+            ]
+            for row in rows
+        ],
+        empty="No VMs. Make one: nexusctl vm from-rootfs alpine 3.23",
+    )
+
+
+def show_vm(row: dict[str, Any]) -> None:
+    output.facts(
+        [
+            ("name", row["name"]),
+            ("id", row["id"]),
+            ("state", f"{output.state(row['state'])} for {ago(row['state_since'])}"),
+            ("wanted", row["desired_state"]),
+            ("image", _named(row["image"])),
+            ("kernel", _named(row["kernel"]) if row["kernel"] else "the default kernel"),
+            ("cpus", str(row["vcpu_count"])),
+            ("memory", mib(row["mem_size_mib"])),
+            ("drives", "\n".join(_drive(drive) for drive in row["drives"])),
+            ("mac", row["mac"]),
+            ("hypervisor", _hypervisor(row)),
+            ("agent", _agent(row)),
+            ("last boot", _boot(row["last_boot"])),
+            ("created", when(row["created_at"])),
+        ]
+    )
+
+
+def show_history(rows: list[Any]) -> None:
+    times = [moment(row["at"]) for row in rows]
+    gaps = [""] + [f"+{seconds((late - early).total_seconds())}" for early, late in pairwise(times)]
+    headings, *lines = output.columns(
+        ["AT", "AFTER", "STATE", "REASON", "ACTOR"],
+        [
+            [when(row["at"]), gap, output.state(row["to_state"]), row["reason"], row["actor"]]
+            for row, gap in zip(rows, gaps[: len(rows)], strict=True)
+        ],
+    )
+    output.data(headings)
+    for row, line in zip(rows, lines, strict=True):
+        output.data(line)
+        _show_post_mortem(row["detail"])
+
+
+#: What is shown of a transition's detail, where it is there, in this order.
+POST_MORTEM = {
+    "exit": "exit status",
+    "last_heartbeat": "last heartbeat",
+    "warning": "warning",
+    "detail": "evidence",
+    "console": "last console lines",
+    "hint": "hint",
+}
+
+
+def _show_post_mortem(detail: dict[str, Any]) -> None:
+    for field, title in POST_MORTEM.items():
+        value = detail.get(field)
+        lines = value if isinstance(value, list) else str(value or "").splitlines()
+        if len(lines) == 1:
+            output.data(f"    {title}: {lines[0]}")
+        elif lines:
+            output.data(f"    {title}:")
+            for line in lines:
+                output.data(f"      {line}")
+
+
+def _named(row: dict[str, Any] | None) -> str:
+    return f"{row['name']} ({row['id']})" if row else ""
+
+
+def _drive(drive: dict[str, Any]) -> str:
+    kind = "root" if drive["is_root"] else "data"
+    mode = ", read-only" if drive["read_only"] else ""
+    return f"{_named(drive)}, {kind}, {size(drive['size_bytes'])}{mode}"
+
+
+def _hypervisor(row: dict[str, Any]) -> str:
+    boot = row["last_boot"]
+    if not boot:
+        return str(row["hypervisor"])
+    return f"{boot['hypervisor']} {boot['hypervisor_version']} ({boot['accelerator']})"
+
+
+def _agent(row: dict[str, Any]) -> str:
+    if not row["agent_version"]:
+        return ""
+    return f"{row['agent_version']}, heard {ago(row['heartbeat_at'])} ago"
+
+
+def _boot(boot: dict[str, Any] | None) -> str:
+    if not boot:
+        return ""
+    text = f"{boot['number']}, {when(boot['launched_at'])}"
+    if boot["seconds_to_hello"] is not None:
+        text += f", hello after {seconds(boot['seconds_to_hello'])}"
+    if boot["exit"]:
+        text += f", {boot['exit'].get('exit', 'ended')}"
+    return text
