@@ -6,4 +6,4 @@ class BuildsConfig(AppConfig):
     verbose_name = "Builds"
 
     def ready(self) -> None:
-        pass
+        from builds import tasks  # noqa: F401  (teaches workers this app's operations)

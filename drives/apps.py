@@ -6,4 +6,4 @@ class DrivesConfig(AppConfig):
     verbose_name = "Drives"
 
     def ready(self) -> None:
-        pass
+        from drives import tasks  # noqa: F401  (teaches workers this app's operations)

@@ -6,4 +6,4 @@ class ImagesConfig(AppConfig):
     verbose_name = "Images"
 
     def ready(self) -> None:
-        pass
+        from images import tasks  # noqa: F401  (teaches workers this app's operations)

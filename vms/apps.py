@@ -6,4 +6,4 @@ class VmsConfig(AppConfig):
     verbose_name = "Virtual machines"
 
     def ready(self) -> None:
-        pass
+        from vms import tasks  # noqa: F401  (teaches workers this app's operations)

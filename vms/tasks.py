@@ -1,1 +1,13 @@
 """Which operations of this app workers can run."""
+
+from __future__ import annotations
+
+from nexus_site.core.operations import register
+from vms import from_rootfs, lifecycle
+
+register("vm.from-rootfs", from_rootfs.plan, lifecycle.start_failed)
+register("vm.create", lifecycle.create_plan, lifecycle.create_failed)
+register("vm.start", lifecycle.start_plan, lifecycle.start_failed)
+register("vm.stop", lifecycle.stop_plan)
+register("vm.restart", lifecycle.restart_plan, lifecycle.start_failed)
+register("vm.delete", lifecycle.delete_plan)

@@ -7,70 +7,144 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Kernel',
+            name="Kernel",
             fields=[
-                ('id', nexus_site.core.ids.NexusIDField(default=nexus_site.core.ids.NexusID.random, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
-                ('name', models.CharField(max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name])),
-                ('version', models.CharField(max_length=60)),
-                ('arch', models.CharField(max_length=20)),
-                ('provider', models.CharField(max_length=40)),
-                ('directory', models.CharField(help_text='Below the assets directory.', max_length=200)),
-                ('sha256', models.CharField(help_text='Of the vmlinux.', max_length=64)),
-                ('size_bytes', models.PositiveBigIntegerField()),
-                ('is_default', models.BooleanField(default=False)),
+                (
+                    "id",
+                    nexus_site.core.ids.NexusIDField(
+                        default=nexus_site.core.ids.NexusID.random,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, editable=False
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name]
+                    ),
+                ),
+                ("version", models.CharField(max_length=60)),
+                ("arch", models.CharField(max_length=20)),
+                ("provider", models.CharField(max_length=40)),
+                (
+                    "directory",
+                    models.CharField(help_text="Below the assets directory.", max_length=200),
+                ),
+                ("sha256", models.CharField(help_text="Of the vmlinux.", max_length=64)),
+                ("size_bytes", models.PositiveBigIntegerField()),
+                ("is_default", models.BooleanField(default=False)),
             ],
             options={
-                'ordering': ['-is_default', 'name'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('arch',), name='one_default_kernel')],
+                "ordering": ["-is_default", "name"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("is_default", True)),
+                        fields=("arch",),
+                        name="one_default_kernel",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Rootfs',
+            name="Rootfs",
             fields=[
-                ('id', nexus_site.core.ids.NexusIDField(default=nexus_site.core.ids.NexusID.random, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
-                ('distro', models.CharField(max_length=40)),
-                ('version', models.CharField(max_length=40)),
-                ('arch', models.CharField(max_length=20)),
-                ('provider', models.CharField(max_length=40)),
-                ('format', models.CharField(help_text='qcow2, tar.gz…', max_length=20)),
-                ('filename', models.CharField(help_text='Below the assets directory.', max_length=200)),
-                ('sha256', models.CharField(max_length=64)),
-                ('size_bytes', models.PositiveBigIntegerField()),
+                (
+                    "id",
+                    nexus_site.core.ids.NexusIDField(
+                        default=nexus_site.core.ids.NexusID.random,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, editable=False
+                    ),
+                ),
+                ("distro", models.CharField(max_length=40)),
+                ("version", models.CharField(max_length=40)),
+                ("arch", models.CharField(max_length=20)),
+                ("provider", models.CharField(max_length=40)),
+                ("format", models.CharField(help_text="qcow2, tar.gz…", max_length=20)),
+                (
+                    "filename",
+                    models.CharField(help_text="Below the assets directory.", max_length=200),
+                ),
+                ("sha256", models.CharField(max_length=64)),
+                ("size_bytes", models.PositiveBigIntegerField()),
             ],
             options={
-                'verbose_name': 'rootfs',
-                'verbose_name_plural': 'rootfs',
-                'ordering': ['distro', '-version'],
-                'constraints': [models.UniqueConstraint(fields=('distro', 'version', 'arch'), name='one_rootfs_a_distro_version_arch')],
+                "verbose_name": "rootfs",
+                "verbose_name_plural": "rootfs",
+                "ordering": ["distro", "-version"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("distro", "version", "arch"),
+                        name="one_rootfs_a_distro_version_arch",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Image',
+            name="Image",
             fields=[
-                ('id', nexus_site.core.ids.NexusIDField(default=nexus_site.core.ids.NexusID.random, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
-                ('name', models.CharField(max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name])),
-                ('arch', models.CharField(max_length=20)),
-                ('os_name', models.CharField(help_text='PRETTY_NAME of its os-release.', max_length=100)),
-                ('size_bytes', models.PositiveBigIntegerField(help_text='Of the file system.')),
-                ('used_bytes', models.PositiveBigIntegerField(help_text="On this host's disk.")),
-                ('digest', models.CharField(help_text='See images/digest.py.', max_length=64)),
-                ('agent_version', models.CharField(max_length=40)),
-                ('agent_digest', models.CharField(max_length=64)),
-                ('rootfs', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='images', to='images.rootfs')),
+                (
+                    "id",
+                    nexus_site.core.ids.NexusIDField(
+                        default=nexus_site.core.ids.NexusID.random,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, editable=False
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name]
+                    ),
+                ),
+                ("arch", models.CharField(max_length=20)),
+                (
+                    "os_name",
+                    models.CharField(help_text="PRETTY_NAME of its os-release.", max_length=100),
+                ),
+                ("size_bytes", models.PositiveBigIntegerField(help_text="Of the file system.")),
+                ("used_bytes", models.PositiveBigIntegerField(help_text="On this host's disk.")),
+                ("digest", models.CharField(help_text="See images/digest.py.", max_length=64)),
+                ("agent_version", models.CharField(max_length=40)),
+                ("agent_digest", models.CharField(max_length=64)),
+                (
+                    "rootfs",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="images",
+                        to="images.rootfs",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
     ]

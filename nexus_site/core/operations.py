@@ -261,11 +261,12 @@ def finish(operation: Operation, state: str, error: NexusError | None = None) ->
     operation.state = state
     operation.ended_at = timezone.now()
     operation.error = error.record() if error else {}
+    operation.result = operation.context
     Operation.objects.filter(pk=operation.pk, lease_owner=operation.lease_owner).update(
         state=state,
         ended_at=operation.ended_at,
         error=operation.error,
-        result=operation.context,
+        result=operation.result,
         lease_until=None,
     )
     events.append("operation.ended", operation, state=state, operation_kind=operation.kind)

@@ -8,100 +8,280 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('drives', '0001_initial'),
-        ('images', '0001_initial'),
+        ("drives", "0001_initial"),
+        ("images", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Attachment',
+            name="Attachment",
             fields=[
-                ('id', nexus_site.core.ids.NexusIDField(default=nexus_site.core.ids.NexusID.random, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
-                ('is_root', models.BooleanField(default=True)),
-                ('read_only', models.BooleanField(default=False)),
-                ('drive', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='attachment', to='drives.drive')),
+                (
+                    "id",
+                    nexus_site.core.ids.NexusIDField(
+                        default=nexus_site.core.ids.NexusID.random,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, editable=False
+                    ),
+                ),
+                ("is_root", models.BooleanField(default=True)),
+                ("read_only", models.BooleanField(default=False)),
+                (
+                    "drive",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="attachment",
+                        to="drives.drive",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-is_root', 'created_at'],
+                "ordering": ["-is_root", "created_at"],
             },
         ),
         migrations.CreateModel(
-            name='VM',
+            name="VM",
             fields=[
-                ('id', nexus_site.core.ids.NexusIDField(default=nexus_site.core.ids.NexusID.random, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
-                ('name', models.CharField(max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name])),
-                ('state', models.CharField(choices=[('created', 'Created'), ('starting', 'Starting'), ('running', 'Running'), ('ready', 'Ready'), ('unreachable', 'Unreachable'), ('paused', 'Paused'), ('suspended', 'Suspended'), ('stopping', 'Stopping'), ('stopped', 'Stopped'), ('crashed', 'Crashed'), ('failed', 'Failed')], db_index=True, default='created', max_length=12)),
-                ('state_since', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('desired_state', models.CharField(choices=[('running', 'Running'), ('stopped', 'Stopped')], default='stopped', max_length=10)),
-                ('vcpu_count', models.PositiveIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1)])),
-                ('mem_size_mib', models.PositiveIntegerField(default=512, validators=[django.core.validators.MinValueValidator(64)])),
-                ('hypervisor', models.CharField(default='qemu', max_length=20)),
-                ('mac', models.CharField(max_length=17, unique=True)),
-                ('agent', models.JSONField(default=dict, help_text='What its agent said in its last hello.')),
-                ('heartbeat', models.JSONField(default=dict, help_text='The last answer of its agent.')),
-                ('heartbeat_at', models.DateTimeField(blank=True, null=True)),
-                ('drives', models.ManyToManyField(related_name='vms', through='vms.Attachment', to='drives.drive')),
-                ('kernel', models.ForeignKey(blank=True, help_text='Empty: the default kernel at the time of each start.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='vms', to='images.kernel')),
+                (
+                    "id",
+                    nexus_site.core.ids.NexusIDField(
+                        default=nexus_site.core.ids.NexusID.random,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, editable=False
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name]
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("created", "Created"),
+                            ("starting", "Starting"),
+                            ("running", "Running"),
+                            ("ready", "Ready"),
+                            ("unreachable", "Unreachable"),
+                            ("paused", "Paused"),
+                            ("suspended", "Suspended"),
+                            ("stopping", "Stopping"),
+                            ("stopped", "Stopped"),
+                            ("crashed", "Crashed"),
+                            ("failed", "Failed"),
+                        ],
+                        db_index=True,
+                        default="created",
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "state_since",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
+                ),
+                (
+                    "desired_state",
+                    models.CharField(
+                        choices=[("running", "Running"), ("stopped", "Stopped")],
+                        default="stopped",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "vcpu_count",
+                    models.PositiveIntegerField(
+                        default=1, validators=[django.core.validators.MinValueValidator(1)]
+                    ),
+                ),
+                (
+                    "mem_size_mib",
+                    models.PositiveIntegerField(
+                        default=512, validators=[django.core.validators.MinValueValidator(64)]
+                    ),
+                ),
+                ("hypervisor", models.CharField(default="qemu", max_length=20)),
+                ("mac", models.CharField(max_length=17, unique=True)),
+                (
+                    "agent",
+                    models.JSONField(
+                        default=dict, help_text="What its agent said in its last hello."
+                    ),
+                ),
+                (
+                    "heartbeat",
+                    models.JSONField(default=dict, help_text="The last answer of its agent."),
+                ),
+                ("heartbeat_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "drives",
+                    models.ManyToManyField(
+                        related_name="vms", through="vms.Attachment", to="drives.drive"
+                    ),
+                ),
+                (
+                    "kernel",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: the default kernel at the time of each start.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="vms",
+                        to="images.kernel",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'VM',
-                'verbose_name_plural': 'VMs',
-                'ordering': ['-created_at'],
+                "verbose_name": "VM",
+                "verbose_name_plural": "VMs",
+                "ordering": ["-created_at"],
             },
         ),
         migrations.AddField(
-            model_name='attachment',
-            name='vm',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attachments', to='vms.vm'),
+            model_name="attachment",
+            name="vm",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="attachments", to="vms.vm"
+            ),
         ),
         migrations.CreateModel(
-            name='Transition',
+            name="Transition",
             fields=[
-                ('number', models.BigAutoField(primary_key=True, serialize=False)),
-                ('at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('from_state', models.CharField(blank=True, choices=[('created', 'Created'), ('starting', 'Starting'), ('running', 'Running'), ('ready', 'Ready'), ('unreachable', 'Unreachable'), ('paused', 'Paused'), ('suspended', 'Suspended'), ('stopping', 'Stopping'), ('stopped', 'Stopped'), ('crashed', 'Crashed'), ('failed', 'Failed')], max_length=12)),
-                ('to_state', models.CharField(choices=[('created', 'Created'), ('starting', 'Starting'), ('running', 'Running'), ('ready', 'Ready'), ('unreachable', 'Unreachable'), ('paused', 'Paused'), ('suspended', 'Suspended'), ('stopping', 'Stopping'), ('stopped', 'Stopped'), ('crashed', 'Crashed'), ('failed', 'Failed')], max_length=12)),
-                ('reason', models.CharField(max_length=300)),
-                ('actor', models.CharField(max_length=80)),
-                ('operation_id', nexus_site.core.ids.NexusIDField(blank=True, null=True)),
-                ('detail', models.JSONField(default=dict)),
-                ('vm', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='history', to='vms.vm')),
+                ("number", models.BigAutoField(primary_key=True, serialize=False)),
+                ("at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "from_state",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("created", "Created"),
+                            ("starting", "Starting"),
+                            ("running", "Running"),
+                            ("ready", "Ready"),
+                            ("unreachable", "Unreachable"),
+                            ("paused", "Paused"),
+                            ("suspended", "Suspended"),
+                            ("stopping", "Stopping"),
+                            ("stopped", "Stopped"),
+                            ("crashed", "Crashed"),
+                            ("failed", "Failed"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "to_state",
+                    models.CharField(
+                        choices=[
+                            ("created", "Created"),
+                            ("starting", "Starting"),
+                            ("running", "Running"),
+                            ("ready", "Ready"),
+                            ("unreachable", "Unreachable"),
+                            ("paused", "Paused"),
+                            ("suspended", "Suspended"),
+                            ("stopping", "Stopping"),
+                            ("stopped", "Stopped"),
+                            ("crashed", "Crashed"),
+                            ("failed", "Failed"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("reason", models.CharField(max_length=300)),
+                ("actor", models.CharField(max_length=80)),
+                ("operation_id", nexus_site.core.ids.NexusIDField(blank=True, null=True)),
+                ("detail", models.JSONField(default=dict)),
+                (
+                    "vm",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="history",
+                        to="vms.vm",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['number'],
-                'indexes': [models.Index(fields=['vm', 'number'], name='vms_transit_vm_id_0d7aed_idx')],
+                "ordering": ["number"],
+                "indexes": [
+                    models.Index(fields=["vm", "number"], name="vms_transit_vm_id_0d7aed_idx")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Boot',
+            name="Boot",
             fields=[
-                ('id', nexus_site.core.ids.NexusIDField(default=nexus_site.core.ids.NexusID.random, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
-                ('number', models.PositiveIntegerField()),
-                ('hypervisor', models.CharField(max_length=20)),
-                ('hypervisor_version', models.CharField(blank=True, max_length=40)),
-                ('accelerator', models.CharField(blank=True, max_length=10)),
-                ('handle', models.JSONField(default=dict, help_text='Process IDs and their start times.')),
-                ('launched_at', models.DateTimeField(blank=True, null=True)),
-                ('hello_at', models.DateTimeField(blank=True, null=True)),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('exit', models.JSONField(default=dict)),
-                ('kernel', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, to='images.kernel')),
-                ('vm', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='boots', to='vms.vm')),
+                (
+                    "id",
+                    nexus_site.core.ids.NexusIDField(
+                        default=nexus_site.core.ids.NexusID.random,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, editable=False
+                    ),
+                ),
+                ("number", models.PositiveIntegerField()),
+                ("hypervisor", models.CharField(max_length=20)),
+                ("hypervisor_version", models.CharField(blank=True, max_length=40)),
+                ("accelerator", models.CharField(blank=True, max_length=10)),
+                (
+                    "handle",
+                    models.JSONField(default=dict, help_text="Process IDs and their start times."),
+                ),
+                ("launched_at", models.DateTimeField(blank=True, null=True)),
+                ("hello_at", models.DateTimeField(blank=True, null=True)),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                ("exit", models.JSONField(default=dict)),
+                (
+                    "kernel",
+                    models.ForeignKey(
+                        null=True, on_delete=django.db.models.deletion.SET_NULL, to="images.kernel"
+                    ),
+                ),
+                (
+                    "vm",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="boots",
+                        to="vms.vm",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['vm', '-number'],
-                'constraints': [models.UniqueConstraint(fields=('vm', 'number'), name='boot_number')],
+                "ordering": ["vm", "-number"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("vm", "number"), name="boot_number")
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='attachment',
-            constraint=models.UniqueConstraint(condition=models.Q(('is_root', True)), fields=('vm',), name='one_root_drive_a_vm'),
+            model_name="attachment",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("is_root", True)), fields=("vm",), name="one_root_drive_a_vm"
+            ),
         ),
     ]

@@ -1,0 +1,57 @@
+"""A VM's serial console, as its monitor keeps it: two bounded files, one stream of bytes.
+
+Offsets count from the start of the older file that still exists, shifted by what rotation
+has dropped, so that a reader can go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from vms.models import VM
+from vms.paths import CONSOLE, console_files, vm_dir
+
+TAIL_LINES = 20
+TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class ConsolePage:
+    """A piece of the console: ``text`` from ``offset`` to ``next_offset`` of ``size`` bytes."""
+
+    text: str
+    offset: int
+    next_offset: int
+    size: int
+
+
+def console_tail(vm: VM, lines: int = TAIL_LINES) -> list[str]:
+    """The last lines that the guest wrote since its start, for a post-mortem."""
+    try:
+        with (vm_dir(vm) / CONSOLE).open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
+            text = file.read(TAIL_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.rstrip("\r") for line in text.splitlines() if line.strip()][-lines:]
+
+
+def read_console(vm: VM, offset: int = -65536, limit: int = 65536) -> ConsolePage:
+    """At most ``limit`` bytes from ``offset`` (negative: from the end), as text.
+
+    A guest may write anything: what is no UTF-8 is replaced.
+    """
+    parts = [(path, path.stat().st_size) for path in console_files(vm)]
+    size = sum(length for _, length in parts)
+    start = max(size + offset, 0) if offset < 0 else min(offset, size)
+    data, position = b"", 0
+    for path, length in parts:
+        skip = max(start - position, 0)
+        wanted = limit - len(data)
+        if skip < length and wanted > 0:
+            with path.open("rb") as file:
+                file.seek(skip)
+                data += file.read(wanted)
+        position += length
+    return ConsolePage(data.decode("utf-8", "replace"), start, start + len(data), size)

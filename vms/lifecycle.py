@@ -1,0 +1,305 @@
+"""What it takes to start, stop, create and delete a VM: the lists of steps.
+
+Every step is safe to repeat: it looks first whether reality already is as it should be.
+Workers run these; nothing here knows of HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+
+from django.conf import settings
+from django.db import transaction
+
+from drives import services as drive_services
+from drives.models import Drive
+from images import services as image_services
+from images.models import Kernel
+from nexus_site.core import events
+from nexus_site.core.errors import Broken, Conflict, NexusError
+from nexus_site.core.ids import NexusID
+from nexus_site.core.models import Operation
+from nexus_site.core.operations import run_child
+from nexus_site.core.steps import Plan, Run, Step
+from vms import outcomes, supervision
+from vms.drivers import driver_for
+from vms.hypervisors.base import Disk, Exit, Handle, VmmSpec
+from vms.models import VM
+from vms.paths import make_vm_dir, remove_vm_dir, vm_dir
+from vms.states import AT_REST, State
+from vms.transitions import move
+
+POLL = 0.05  # seconds between two looks at a row or a process
+
+
+def start_plan(operation: Operation) -> Plan:
+    return [
+        Step("storage", "Check the drives", check_drives),
+        Step("kernel", "Prepare kernel and initrd", prepare_kernel),
+        Step("launch", "Launch the VMM", launch, done=already_launched, undo=kill, keeps=True),
+        Step("agent", "Wait for the agent", wait_for_agent),
+    ]
+
+
+def stop_plan(operation: Operation) -> Plan:
+    return [
+        Step("shutdown", "Shut the guest down", shut_down, done=already_ended),
+        Step("end", "Record how it ended", record_end),
+    ]
+
+
+def restart_plan(operation: Operation) -> Plan:
+    again = Step("start", "Start it again", begin_start)
+    return [*stop_plan(operation), again, *start_plan(operation)]
+
+
+def create_plan(operation: Operation) -> Plan:
+    """A VM whose rows are there already gets the storage of its drive."""
+    plan = [Step("drive", "Make the drive", fill_drive, done=drive_is_there, keeps=True)]
+    if operation.params.get("start"):
+        plan.append(Step("start", "Start the VM", start_as_child))
+    return plan
+
+
+def delete_plan(operation: Operation) -> Plan:
+    plan = [
+        Step("shutdown", "End the VMM", shut_down, done=already_ended),
+        Step("end", "Record how it ended", record_end),
+        Step("delete", "Delete the VM", delete_row),
+    ]
+    if not operation.params.get("keep_drives"):
+        plan.append(Step("drives", "Delete its drives", delete_drives))
+    return plan
+
+
+def vm_of(run: Run) -> VM:
+    """The VM that the operation is about: named when it was asked for, or made by a step."""
+    ref = run.made.get("vm") or run.params["vm"]
+    vm = VM.objects.filter(pk=NexusID.parse(ref)).first()
+    if vm is None:
+        raise Conflict("The VM has been deleted meanwhile.", code="vm-gone")
+    return vm
+
+
+# Starting
+
+
+def begin_start(run: Run) -> str | None:
+    """created/stopped/… → starting, for operations that do more than start."""
+    vm = vm_of(run)
+    if vm.state not in AT_REST:
+        return f"already {vm.state}"
+    move(vm, State.STARTING, "start requested")
+    return None
+
+
+def check_drives(run: Run) -> str:
+    """Every attached drive is there; says how many and how large."""
+    vm = vm_of(run)
+    paths = [drive_services.require_file(a.drive) for a in vm.attachments.select_related("drive")]
+    if not paths:
+        raise Conflict(f"The VM “{vm.name}” has no root drive.", code="no-root-drive")
+    return f"{len(paths)} drive{'s' if len(paths) > 1 else ''}"
+
+
+def prepare_kernel(run: Run) -> str:
+    """The VM's kernel (or the default one) and the initrd that carries the agent."""
+    vm = vm_of(run)
+    kernel = vm.kernel or image_services.ensure_default_kernel()
+    image_services.ensure_initrd(kernel)
+    run.keep(kernel=kernel.ref)
+    return kernel.name
+
+
+def already_launched(run: Run) -> str | None:
+    """After an interruption: the VMM that this start launched still runs."""
+    if run.operation.attempt < 2:
+        return None
+    vm = vm_of(run)
+    found = driver_for(vm.hypervisor).adopt(vm_dir(vm))
+    if not isinstance(found, Handle):
+        return None
+    outcomes.vmm_runs(vm, found)
+    return "it runs already"
+
+
+def launch(run: Run) -> str:
+    """Start the VMM under its monitor; the VM is ``running`` when it returns."""
+    vm = vm_of(run)
+    driver = driver_for(vm.hypervisor)
+    if vm.state != State.STARTING:
+        raise Conflict(f"The VM “{vm.name}” is {vm.state}; it is not to be started any more.")
+    probe = driver.probe()
+    kernel = Kernel.objects.get(pk=NexusID.parse(run.made["kernel"]))
+    boot = outcomes.open_boot(vm, kernel, probe)
+    handle = driver.launch(_spec(vm, kernel))
+    run.keep(boot=boot.ref)
+    outcomes.vmm_runs(vm, handle)
+    supervision.wake()
+    return f"{probe.name} {probe.version} ({handle.accelerator}), pid {handle.pid}"
+
+
+def _spec(vm: VM, kernel: Kernel) -> VmmSpec:
+    attachments = vm.attachments.select_related("drive")
+    disks = tuple(
+        Disk(a.drive.ref, drive_services.require_file(a.drive), a.read_only) for a in attachments
+    )
+    boot_files = image_services.boot_files(kernel)
+    return VmmSpec(
+        vm_dir=make_vm_dir(vm),
+        name=vm.name,
+        vcpu_count=vm.vcpu_count,
+        mem_size_mib=vm.mem_size_mib,
+        kernel=boot_files.vmlinux,
+        initrd=boot_files.initrd,
+        disks=disks,
+        mac=vm.mac,
+    )
+
+
+def wait_for_agent(run: Run) -> str:
+    """Until the VM is ``ready``; fails when it ends, is stopped, or does not answer in time."""
+    vm = vm_of(run)
+    deadline = time.monotonic() + settings.NEXUS.agent_ready_timeout + 30
+    while time.monotonic() < deadline:
+        vm.refresh_from_db(fields=["state"])
+        if vm.state == State.READY:
+            boot = vm.boots.first()
+            seconds = boot.seconds_to_hello if boot else None
+            return f"hello after {seconds:.1f} s" if seconds else "ready"
+        if vm.state not in (State.STARTING, State.RUNNING):
+            break
+        run.progress()
+        run.check()
+        time.sleep(POLL)
+    raise outcomes.not_ready(vm)
+
+
+def kill(run: Run) -> None:
+    """Undo of a launch: nothing of the VMM is left."""
+    outcomes.end_vmm(vm_of(run))
+
+
+def start_as_child(run: Run) -> str | None:
+    def open_child(parent: Operation) -> Operation:
+        from nexus_site.core.operations import open_operation
+
+        vm = vm_of(run)
+        child = open_operation(
+            "vm.start", f"Start VM {vm.name}", subject=vm, params={"vm": vm.ref}, parent=parent
+        )
+        move(vm, State.STARTING, "start requested")
+        return child
+
+    run_child(run, "start", open_child)
+    return None
+
+
+def start_failed(operation: Operation, error: NexusError) -> None:
+    """Whatever broke a start: nothing of the VMM is left and the VM says why it failed."""
+    ref = operation.context.get("vm") or operation.params.get("vm")
+    vm = VM.objects.filter(pk=NexusID.parse(ref)).first() if ref else None
+    if vm is not None and vm.state == State.STARTING:
+        outcomes.end_vmm(vm)
+        outcomes.start_failed(vm, error)
+
+
+# Stopping
+
+
+def already_ended(run: Run) -> str | None:
+    vm = vm_of(run)
+    return f"it is {vm.state}" if vm.state in AT_REST else None
+
+
+def shut_down(run: Run) -> str:
+    """Ask the agent, then press the power button, then kill; says which it took."""
+    vm = vm_of(run)
+    driver = driver_for(vm.hypervisor)
+    found = driver.adopt(vm_dir(vm))
+    if not isinstance(found, Handle):
+        return "the VMM had ended already"
+    patience = settings.NEXUS.shutdown_timeout
+    if not run.params.get("force"):
+        if supervision.ask_to_shut_down(vm) and _ended_within(vm, patience, run):
+            return "the agent shut the guest down"
+        if driver.shutdown(found, timeout=patience / 3):
+            return "the guest followed its power button"
+    driver.kill(found)
+    return "killed" if run.params.get("force") else "killed: the guest did not shut down in time"
+
+
+def _ended_within(vm: VM, seconds: float, run: Run) -> bool:
+    driver = driver_for(vm.hypervisor)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not isinstance(driver.adopt(vm_dir(vm)), Handle):
+            return True
+        run.check()
+        time.sleep(POLL)
+    return False
+
+
+def record_end(run: Run) -> str | None:
+    vm = vm_of(run)
+    if vm.state in AT_REST:
+        return None
+    found = driver_for(vm.hypervisor).adopt(vm_dir(vm))
+    if isinstance(found, Handle):
+        raise Broken(
+            f"The VMM of “{vm.name}” (pid {found.pid}) cannot be ended.",
+            hint="Look at it with ps; it may hang in the kernel.",
+            code="vmm-hangs",
+        )
+    ended = found or Exit(None, None, None)
+    outcomes.vmm_ended(vm, ended)
+    return ended.describe()
+
+
+# Creating and deleting
+
+
+def drive_is_there(run: Run) -> str | None:
+    return None if run.params["new_drive"] else "the drive exists"
+
+
+def fill_drive(run: Run) -> str:
+    """The storage of the VM's new drive; when it fails, VM and drive are gone again."""
+    drive = Drive.objects.get(pk=NexusID.parse(run.params["drive"]))
+    return drive_services.fill(drive, run)
+
+
+def create_failed(operation: Operation, error: NexusError) -> None:
+    """A VM that never got its drive goes away; one that only failed to start stays."""
+    drive_ref = operation.params["drive"]
+    if not operation.params["new_drive"]:
+        return
+    drive = Drive.objects.filter(pk=NexusID.parse(drive_ref)).first()
+    if drive is None or drive.state != Drive.State.CREATING:
+        return
+    with transaction.atomic():
+        vm = VM.objects.filter(pk=NexusID.parse(operation.params["vm"])).first()
+        if vm is not None:
+            events.append("vm.deleted", vm, reason=error.text)
+            vm.delete()
+        drive_services.discard(drive)
+
+
+def delete_row(run: Run) -> str | None:
+    """The row, its history and its files; remembers the drives for the step after."""
+    vm = VM.objects.filter(pk=NexusID.parse(run.params["vm"])).first()
+    if vm is None:
+        return "it is gone already"
+    run.keep(drives=[a.drive.ref for a in vm.attachments.select_related("drive")])
+    remove_vm_dir(vm)
+    with transaction.atomic():
+        events.append("vm.deleted", vm)
+        vm.delete()
+    return None
+
+
+def delete_drives(run: Run) -> str:
+    refs = run.made.get("drives", [])
+    for drive in Drive.objects.filter(pk__in=[NexusID.parse(ref) for ref in refs]):
+        drive_services.discard(drive)
+    return f"{len(refs)} deleted"

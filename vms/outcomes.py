@@ -1,0 +1,180 @@
+"""What reality says of a VM, written down: it runs, it answers, it has ended, it failed.
+
+Called by the steps and by the supervisor alike, in any order and more than once: each
+function looks at the state and does what is still to be done.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from images.models import Kernel
+from nexus_site.core import events
+from nexus_site.core.errors import Broken, NexusError
+from vms.console import console_tail
+from vms.drivers import driver_for
+from vms.hypervisors.base import Exit, Handle, Probe
+from vms.models import VM, Boot
+from vms.paths import vm_dir
+from vms.states import ALIVE, State
+from vms.transitions import try_move
+
+PANIC = "Kernel panic - not syncing"
+
+
+@transaction.atomic
+def open_boot(vm: VM, kernel: Kernel, probe: Probe) -> Boot:
+    """The record of the start under way; an interrupted start goes on with its own."""
+    boot = Boot.objects.filter(vm=vm, handle={}, ended_at=None).first()
+    if boot is None:
+        last = Boot.objects.filter(vm=vm).aggregate(last=Max("number"))["last"] or 0
+        boot = Boot(vm=vm, number=last + 1)
+    boot.kernel = kernel
+    boot.hypervisor, boot.hypervisor_version = probe.name, probe.version
+    boot.accelerator, boot.launched_at = probe.accelerator, timezone.now()
+    boot.save()
+    return boot
+
+
+@transaction.atomic
+def vmm_runs(vm: VM, handle: Handle) -> None:
+    """A VMM runs for ``vm``: keep its identity; a starting VM is ``running`` now."""
+    boot = Boot.objects.filter(vm=vm, ended_at=None).first()
+    if boot is not None:
+        boot.handle = handle.to_dict()
+        boot.accelerator = handle.accelerator
+        boot.save(update_fields=["handle", "accelerator"])
+    try_move(
+        vm,
+        State.RUNNING,
+        f"the VMM runs (pid {handle.pid})",
+        detail={"pid": handle.pid, "accelerator": handle.accelerator},
+    )
+
+
+@transaction.atomic
+def agent_said_hello(vm: VM, hello: dict[str, Any], warning: str = "") -> None:
+    """The agent has called: the VM is ``ready``; its first hello ends the boot."""
+    now = timezone.now()
+    VM.objects.filter(pk=vm.pk).update(agent=hello, heartbeat_at=now)
+    boot = Boot.objects.filter(vm=vm, ended_at=None).first()
+    first = boot is not None and boot.hello_at is None
+    if boot is not None and first:
+        Boot.objects.filter(pk=boot.pk).update(hello_at=now)
+        boot.hello_at = now
+    version = hello.get("agent_version", "")
+    if first and boot is not None and boot.seconds_to_hello is not None:
+        reason = f"agent {version} said hello after {boot.seconds_to_hello:.1f} s"
+    else:
+        reason = f"agent {version} answers again"
+    try_move(vm, State.READY, reason, detail={"warning": warning} if warning else {})
+
+
+@transaction.atomic
+def guest_settled(vm: VM, seconds: float) -> None:
+    """The distribution's init has started its services, ``seconds`` after the kernel's start."""
+    row = VM.objects.filter(pk=vm.pk).first()
+    if row is None or row.agent.get("boot", {}).get("settled") == seconds:
+        return
+    row.agent["boot"] = row.agent.get("boot", {}) | {"settled": seconds}
+    row.save(update_fields=["agent"])
+    events.append("vm.settled", vm, seconds=seconds)
+
+
+def agent_is_silent(vm: VM, reason: str) -> None:
+    """The VMM runs, the agent does not answer."""
+    last = VM.objects.filter(pk=vm.pk).values_list("heartbeat_at", flat=True).first()
+    try_move(
+        vm,
+        State.UNREACHABLE,
+        reason,
+        detail={"last_heartbeat": last.isoformat() if last else None},
+    )
+
+
+@transaction.atomic
+def vmm_ended(vm: VM, ended: Exit) -> None:
+    """The VMM is gone: stopped if that was asked for, or the guest's own doing; else crashed.
+
+    A VM that is ``starting`` is left to its start operation, which knows more.
+    """
+    vm.refresh_from_db(fields=["state"])
+    lines = console_tail(vm)
+    record = {
+        "exit_code": ended.code,
+        "signal": ended.signal,
+        "ended_at": _iso(ended.at),
+        "exit": ended.describe(),
+    }
+    if vm.state == State.STARTING:
+        return
+    _close_boot(vm, record)
+    if vm.state == State.STOPPING:
+        try_move(vm, State.STOPPED, f"the VMM {ended.describe()}", detail=record)
+    elif vm.state in ALIVE:
+        post_mortem = record | {"console": lines, "last_heartbeat": _last_heartbeat(vm)}
+        if ended.code == 0 and not any(PANIC in line for line in lines):
+            try_move(vm, State.STOPPING, "the guest shut itself down")
+            try_move(vm, State.STOPPED, f"the VMM {ended.describe()}", detail=record)
+        else:
+            panic = next((line for line in lines if PANIC in line), "")
+            reason = f"the VMM {ended.describe()}" + (": the guest panicked" if panic else "")
+            try_move(vm, State.CRASHED, reason, detail=post_mortem)
+    driver_for(vm.hypervisor).cleanup(vm_dir(vm))
+
+
+@transaction.atomic
+def start_failed(vm: VM, error: NexusError) -> None:
+    """starting → failed, with the VMM's own words."""
+    detail = error.record() | {"console": console_tail(vm)}
+    _close_boot(vm, {"exit": error.text})
+    try_move(vm, State.FAILED, error.text, detail=detail)
+
+
+def end_vmm(vm: VM) -> None:
+    """Kill the VM's VMM if one runs, and remove what it left; logs stay."""
+    driver = driver_for(vm.hypervisor)
+    found = driver.adopt(vm_dir(vm))
+    if isinstance(found, Handle):
+        driver.kill(found)
+    driver.cleanup(vm_dir(vm))
+
+
+def not_ready(vm: VM) -> NexusError:
+    """Why a VM that was started is not ready, with the last lines of its console."""
+    tail = "\n".join(console_tail(vm))
+    if vm.state in (State.STARTING, State.RUNNING, State.UNREACHABLE):
+        return Broken(
+            f"The VM “{vm.name}” runs, but its agent has not called.",
+            detail=tail,
+            hint=f"See how far it came: nexusctl vm logs {vm.name}",
+            code="agent-silent",
+        )
+    return Broken(
+        f"The VM “{vm.name}” is {vm.state}; it did not become ready.",
+        detail=tail,
+        hint=f"See what happened: nexusctl vm history {vm.name}",
+        code="not-ready",
+    )
+
+
+def _close_boot(vm: VM, record: dict[str, Any]) -> None:
+    for boot in Boot.objects.filter(vm=vm, ended_at=None):
+        boot.ended_at = timezone.now()
+        boot.exit = record
+        boot.save(update_fields=["ended_at", "exit"])
+        events.append("vm.boot_ended", vm, boot=boot.number, exit=record["exit"])
+
+
+def _last_heartbeat(vm: VM) -> str | None:
+    at = VM.objects.values_list("heartbeat_at", flat=True).get(pk=vm.pk)
+    return at.isoformat() if at else None
+
+
+def _iso(seconds: float | None) -> str | None:
+    return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None

@@ -1,0 +1,150 @@
+"""The supervisor: one asyncio loop that watches every VMM and holds every agent.
+
+It takes no orders. On a signal (``wake``) and on a timer it asks reality, through the
+drivers, what runs; it adopts what runs, records what ended, and never deletes anything
+because the host looks empty. For each VMM it keeps one ``Watch``: the exit through a pidfd,
+the agent through a connection that is dialled again for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from django.conf import settings
+from django.db import close_old_connections
+
+from nexus_site.core import events
+from nexus_site.core.errors import Broken
+from nexus_site.core.operations import open_operations
+from vms import outcomes, supervision
+from vms.drivers import driver_for
+from vms.hypervisors.base import Exit, Handle
+from vms.models import VM
+from vms.paths import vm_dir
+from vms.states import WITH_VMM, State
+from vms.watch import Watch
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Supervisor:
+    """Runs in a thread of the worker; ``wake`` and ``ask_to_shut_down`` are for other threads."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._woken = asyncio.Event()
+        self._watches: dict[int, Watch] = {}
+        self._database = ThreadPoolExecutor(1, thread_name_prefix="supervisor-db")
+        self._stopping = False
+        self._first = True
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Begin in a thread of its own; the VMs that run are adopted at once."""
+        supervision.set_supervisor(self)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; the VMs go on without it."""
+        supervision.set_supervisor(None)
+        self._stopping = True
+        self.wake()
+        self._thread.join(timeout=10)
+        self._database.shutdown(wait=True)
+
+    def wake(self) -> None:
+        """Reconcile now."""
+        self._loop.call_soon_threadsafe(self._woken.set)
+
+    def ask_to_shut_down(self, vm: VM) -> bool:
+        """Ask the VM's agent to power the guest off; False when it cannot be asked."""
+        watch = self._watches.get(int(vm.id))
+        if watch is None:
+            return False
+        asked = asyncio.run_coroutine_threadsafe(watch.shut_down(), self._loop)
+        try:
+            return asked.result(timeout=10)
+        except Exception:
+            log.info("the agent of %s did not take the shutdown", vm.name, exc_info=True)
+            return False
+
+    async def in_database(self, call: Callable[[], T]) -> T:
+        """Run ``call``, which uses the ORM, in the one thread that does so."""
+
+        def run() -> T:
+            close_old_connections()
+            with events.acting(events.SYSTEM):
+                return call()
+
+        return await self._loop.run_in_executor(self._database, run)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._main())
+        finally:
+            self._loop.close()
+
+    async def _main(self) -> None:
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                await self._reconcile()
+            except Exception:
+                log.exception("the supervisor could not reconcile; it tries again")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), settings.NEXUS.reconcile_interval)
+        await asyncio.gather(*(watch.close() for watch in self._watches.values()))
+
+    async def _reconcile(self) -> None:
+        for watch in [w for w in self._watches.values() if w.over]:
+            self._watches.pop(int(watch.vm.id), None)
+        first, self._first = self._first, False
+        for vm, handle in await self.in_database(lambda: _look(adopting=first)):
+            if int(vm.id) not in self._watches:
+                watch = Watch(self, vm, handle)
+                self._watches[int(vm.id)] = watch
+                watch.start()
+
+
+def _look(adopting: bool) -> list[tuple[VM, Handle]]:
+    """What runs, of the VMs that should have a VMM; what has ended is recorded on the way.
+
+    ``adopting``: the first look of this worker, so what runs was launched by an earlier one.
+    """
+    running = []
+    for vm in VM.objects.filter(state__in=WITH_VMM):
+        found = driver_for(vm.hypervisor).adopt(vm_dir(vm))
+        if isinstance(found, Handle):
+            if vm.state == State.STARTING and not open_operations(vm).exists():
+                outcomes.vmm_runs(vm, found)
+            if adopting:
+                events.append("vm.adopted", vm, pid=found.pid)
+            running.append((vm, found))
+        elif vm.state == State.STARTING:
+            _settle_start(vm)
+        else:
+            _settle_end(vm, found)
+    return running
+
+
+def _settle_start(vm: VM) -> None:
+    """A VM is ``starting`` and nothing runs: fine while an operation works on it."""
+    if not open_operations(vm).exists():
+        vm.refresh_from_db(fields=["state"])
+        if vm.state == State.STARTING:
+            error = Broken("The start was interrupted.", code="start-interrupted")
+            outcomes.start_failed(vm, error)
+
+
+def _settle_end(vm: VM, found: Exit | None) -> None:
+    """The VMM ended while nobody watched: its monitor wrote down how, if it could."""
+    outcomes.vmm_ended(vm, found or Exit(None, None, None))

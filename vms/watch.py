@@ -1,0 +1,215 @@
+"""One VM under watch: its VMM's exit, and its agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol, TypeVar
+
+from django.conf import settings
+from django.utils import timezone
+
+from guest_agent import transports
+from guest_agent.connection import AgentConnection
+from guest_agent.messages import Configuration, Heartbeat, Network
+from nexus_site.core.errors import NexusError
+from vms import outcomes
+from vms.drivers import driver_for
+from vms.hypervisors.base import Exit, Handle
+from vms.models import VM
+from vms.paths import vm_dir
+from vms.states import State
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+REDIAL_FIRST, REDIAL_MOST = 0.05, 2.0  # seconds
+
+
+class Database(Protocol):
+    """Runs ORM calls for coroutines, one after the other."""
+
+    async def in_database(self, call: Callable[[], T]) -> T: ...
+
+
+class Watch:
+    """Follows one VMM from its launch or adoption to its end."""
+
+    def __init__(self, database: Database, vm: VM, handle: Handle) -> None:
+        self.vm, self.handle = vm, handle
+        self.over = False
+        self._database = database
+        self._agent: AgentConnection | None = None
+        self._answered_at = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to watch; returns at once."""
+        for work in (self._follow_exit, self._follow_agent, self._notice_silence):
+            self._tasks.append(asyncio.create_task(self._guarded(work), name=work.__name__))
+
+    async def close(self) -> None:
+        """Stop watching; the VMM goes on."""
+        current = asyncio.current_task()
+        others = [task for task in self._tasks if task is not current]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._hang_up()
+
+    async def shut_down(self) -> bool:
+        """Ask the agent to power the guest off; False when there is none to ask."""
+        if self._agent is None:
+            return False
+        await self._agent.shutdown("poweroff")
+        return True
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("watching %s: %s failed", self.vm.name, work.__name__)
+
+    # The VMM
+
+    async def _follow_exit(self) -> None:
+        """Wait for the VMM's end, then record it with what its monitor wrote down."""
+        await _process_end(self.handle.pid, self._runs)
+        ended = await self._database.in_database(self._exit_record)
+        self.over = True
+        await self.close()
+        await self._database.in_database(lambda: outcomes.vmm_ended(self.vm, ended))
+
+    def _runs(self) -> bool:
+        """Whether the process is still the VMM, and not another one under its pid."""
+        found = driver_for(self.vm.hypervisor).adopt(vm_dir(self.vm))
+        return isinstance(found, Handle) and found.pid == self.handle.pid
+
+    def _exit_record(self) -> Exit:
+        driver = driver_for(self.vm.hypervisor)
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            found = driver.adopt(vm_dir(self.vm))
+            if isinstance(found, Exit) and found.at is not None:
+                return found
+            time.sleep(0.01)
+        return found if isinstance(found, Exit) else Exit(None, None, None)
+
+    # The agent
+
+    async def _follow_agent(self) -> None:
+        """Dial the agent for ever, with growing pauses; stay with it while it answers."""
+        path = driver_for(self.vm.hypervisor).agent_socket(vm_dir(self.vm))
+        pause = REDIAL_FIRST
+        while True:
+            reason = "the connection was refused"
+            with contextlib.suppress(OSError):
+                reader, writer = await transports.connect(path)
+                try:
+                    self._agent = await AgentConnection.open(reader, writer, hello_timeout=None)
+                    pause = REDIAL_FIRST
+                    reason = await self._stay()
+                except NexusError as error:
+                    reason = error.text
+                finally:
+                    await self._hang_up()
+            log.debug("agent of %s: %s", self.vm.name, reason)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, REDIAL_MOST)
+
+    async def _hang_up(self) -> None:
+        agent, self._agent = self._agent, None
+        if agent is not None:
+            await agent.close()
+
+    async def _stay(self) -> str:
+        """Greet the agent, then ask for its heartbeat until the connection ends; says why."""
+        agent = self._agent
+        assert agent is not None, "called with a connection"
+        warning = await self._configure(agent)
+        hello = agent.hello.to_dict()
+        self._answered_at = time.monotonic()
+        await self._database.in_database(lambda: outcomes.agent_said_hello(self.vm, hello, warning))
+        ended = asyncio.create_task(agent.wait_closed())
+        settled = asyncio.create_task(self._note_settled(agent))
+        try:
+            while not (await asyncio.wait({ended}, timeout=settings.NEXUS.heartbeat_interval))[0]:
+                heartbeat = await agent.heartbeat(timeout=settings.NEXUS.heartbeat_timeout)
+                self._answered_at = time.monotonic()
+                await self._database.in_database(partial(self._keep, heartbeat))
+            return ended.result()
+        finally:
+            settled.cancel()
+            ended.cancel()
+
+    async def _note_settled(self, agent: AgentConnection) -> None:
+        with contextlib.suppress(NexusError):
+            seconds = await agent.wait_settled()
+            await self._database.in_database(lambda: outcomes.guest_settled(self.vm, seconds))
+
+    async def _configure(self, agent: AgentConnection) -> str:
+        """Tell the guest who it is and what time it is; a warning when it did not take it."""
+        name = await self._database.in_database(self._current_name)
+        wanted = Configuration(hostname=name, time=time.time(), network=Network())
+        try:
+            await agent.configure(wanted)
+        except NexusError as error:
+            log.warning("%s was not configured: %s", name, error.text)
+            return f"The guest was not configured: {error.text}"
+        return ""
+
+    def _current_name(self) -> str:
+        return str(VM.objects.values_list("name", flat=True).get(pk=self.vm.pk))
+
+    def _keep(self, heartbeat: Heartbeat) -> None:
+        """The last heartbeat; the first one after a silence brings the VM back."""
+        VM.objects.filter(pk=self.vm.pk).update(
+            heartbeat=heartbeat.to_dict(), heartbeat_at=timezone.now()
+        )
+        state = VM.objects.values_list("state", flat=True).filter(pk=self.vm.pk).first()
+        if state in (State.RUNNING, State.UNREACHABLE):
+            outcomes.agent_said_hello(self.vm, self.vm.agent)
+
+    async def _notice_silence(self) -> None:
+        """Say ``unreachable`` when the agent has not answered for longer than it may."""
+        while True:
+            await asyncio.sleep(1)
+            await self._database.in_database(self._check_silence)
+
+    def _check_silence(self) -> None:
+        silent = time.monotonic() - self._answered_at
+        row = VM.objects.filter(pk=self.vm.pk).values("state", "state_since").first()
+        if row is None:
+            return
+        if row["state"] == State.READY and silent > settings.NEXUS.heartbeat_timeout:
+            outcomes.agent_is_silent(self.vm, f"no heartbeat for {silent:.0f} s")
+        waiting = (timezone.now() - row["state_since"]).total_seconds()
+        if row["state"] == State.RUNNING and waiting > settings.NEXUS.agent_ready_timeout:
+            outcomes.agent_is_silent(self.vm, f"no hello within {waiting:.0f} s")
+
+
+async def _process_end(pid: int, is_the_one: Callable[[], bool]) -> None:
+    """Wait until process ``pid`` is no more; returns at once when it is another one by now."""
+    loop = asyncio.get_running_loop()
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not is_the_one():
+            return
+        ended = asyncio.Event()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(pidfd)
+    finally:
+        os.close(pidfd)
