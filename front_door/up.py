@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from front_door.assets import ensure_assets
+from front_door.data_directory import ensure_data_directory
 from front_door.environment import ensure_agent, ensure_python
 from front_door.paths import NEXUSCTL, PYTHON, ROOT
 from front_door.server import Server, stop
@@ -94,9 +95,7 @@ def _start(terminal: Terminal, server: Server) -> subprocess.Popen[bytes] | None
     check_port_free(server.host, server.port)
     prepare(terminal)
     with step(terminal, "Data directory") as this:
-        this.doing(str(server.data_dir))
-        this.run([PYTHON, "manage.py", "nexus_setup"], server.environment())
-        this.note = str(server.data_dir)
+        ensure_data_directory(this, server)
     with step(terminal, "Nexus") as this:
         this.doing("starting")
         process = server.start(this)

@@ -34,6 +34,10 @@ CODE = (
 PYTHON = """
 case "$*" in
   -c*) echo 3.12.1 ;;
+  *nexus_setup*)
+    mkdir -p "$NEXUS_DATA_DIR/static"
+    touch "$NEXUS_DATA_DIR/nexus.db" "$NEXUS_DATA_DIR/token"
+    touch "$NEXUS_DATA_DIR/static/staticfiles.json" ;;
   *sign_in_link*) echo "link for ${*##* }" ;;
 esac
 """
@@ -72,6 +76,7 @@ class Clone:
         self.directory = directory
         self.data_dir = directory.parent / "data"
         self.bin = bin_dir
+        self.environment = {"PATH": os.environ["PATH"], "NEXUS_DATA_DIR": str(self.data_dir)}
         for name in CODE:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -89,7 +94,7 @@ class Clone:
         return subprocess.Popen(
             [sys.executable, self.directory / "nexus", *words],
             cwd=self.directory,
-            env={"PATH": os.environ["PATH"], "NEXUS_DATA_DIR": str(self.data_dir)},
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -168,9 +173,27 @@ def test_up_after_down_installs_nothing(clone: Clone) -> None:
     assert code == 0, output
     assert clone.running() is None
     clone.up("--detach", "--no-vm")
+    assert clone.called("python").count("manage.py nexus_setup") == 1
     assert len([call for call in clone.called("python") if "pip" in call]) == 2
     assert clone.called("npm") == ["ci --ignore-scripts --no-audit --no-fund"]
     assert clone.called("nexusctl") == []
+
+
+@pytest.mark.parametrize("what", ["data", "code", "settings"])
+def test_the_data_directory_is_set_up_again_when_it_must_be(clone: Clone, what: str) -> None:
+    clone.up("--detach", "--no-vm")
+    clone.run("down")
+    if what == "data":
+        (clone.data_dir / "nexus.db").unlink()
+    elif what == "code":
+        migration = clone.directory / "vms/migrations/0002_more.py"
+        migration.parent.mkdir(parents=True)
+        migration.touch()
+    else:
+        clone.environment["REDIS_URL"] = "redis://localhost"
+    code, output = clone.up("--detach", "--no-vm")
+    assert code == 0, output
+    assert clone.called("python").count("manage.py nexus_setup") == 2
 
 
 def test_in_the_foreground_it_serves_until_ctrl_c(clone: Clone) -> None:
