@@ -1,0 +1,3 @@
+module nexus/agent
+
+go 1.27

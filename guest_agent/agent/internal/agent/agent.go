@@ -1,0 +1,103 @@
+// Package agent answers the host: it dials it, says hello, and serves the operations.
+package agent
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"nexus/agent/internal/link"
+	"nexus/agent/internal/system"
+	"nexus/agent/internal/yamux"
+)
+
+const (
+	headerTimeout = 10 * time.Second
+	closeTimeout  = 10 * time.Second
+	readBuffer    = 64 << 10
+)
+
+// Agent is one guest's agent.
+type Agent struct {
+	System  system.System
+	Dialer  link.Dialer
+	Version string
+	// Init names what the distribution's init is; "none" where the agent is alone.
+	Init string
+	// RootMounted and Started are in seconds since the kernel started; 0 where not known.
+	RootMounted, Started float64
+
+	configuring sync.Mutex
+	settled     settled
+}
+
+// Run serves host after host and does not return.
+func (a *Agent) Run() {
+	last := ""
+	for {
+		err := a.serve(a.Dialer.Dial())
+		if text := fmt.Sprint(err); text != last {
+			fmt.Fprintln(os.Stderr, "nexus-agent: the connection to the host ended:", text)
+			last = text
+		}
+	}
+}
+
+// serve keeps up one connection to the host until it ends.
+func (a *Agent) serve(conn *os.File) error {
+	defer conn.Close()
+	reader := bufio.NewReaderSize(conn, readBuffer)
+	if err := link.Handshake(reader, conn); err != nil {
+		return err
+	}
+	session := yamux.Serve(reader, conn, a.answer)
+	if err := a.greet(session); err != nil {
+		session.Close()
+		return err
+	}
+	<-session.Done()
+	return session.Err()
+}
+
+// answer serves one stream that the host has opened.
+func (a *Agent) answer(stream *yamux.Stream) {
+	defer stream.Reset()
+	impatience := time.AfterFunc(headerTimeout, stream.Reset)
+	request, err := readHeader(stream)
+	impatience.Stop()
+	c := &call{request: request, stream: stream}
+	if err != nil {
+		c.refuse("bad-header", err.Error())
+	} else {
+		a.dispatch(c)
+	}
+	stream.CloseWrite()
+	drain(stream)
+}
+
+func (a *Agent) dispatch(c *call) {
+	defer func() { // an operation's mistake must not end the agent
+		if problem := recover(); problem != nil && !c.replied {
+			c.refuse("broken", fmt.Sprint(problem))
+		}
+	}()
+	name, err := c.request.Text("op")
+	operation, known := operations[name]
+	if err != nil || !known {
+		c.refuse("unknown-op", "this agent does not know the operation "+name)
+		return
+	}
+	if err := operation(a, c); err != nil && !c.replied {
+		c.refuse("failed", err.Error())
+	}
+}
+
+// drain waits for the host's half-close, so that resetting cannot overtake the answer.
+func drain(stream *yamux.Stream) {
+	impatience := time.AfterFunc(closeTimeout, stream.Reset)
+	defer impatience.Stop()
+	io.Copy(io.Discard, stream)
+}

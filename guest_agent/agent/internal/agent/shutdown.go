@@ -1,0 +1,43 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"nexus/agent/internal/system"
+)
+
+const (
+	defaultGrace = 60 * time.Second
+	maxGrace     = 600 * time.Second
+)
+
+// shutdown answers first and then ends the guest; init has "grace" seconds for its own way.
+func (a *Agent) shutdown(c *call) error {
+	text, err := c.request.Text("mode")
+	if err != nil {
+		return err
+	}
+	mode := system.Mode(text)
+	if mode != system.PowerOff && mode != system.Restart {
+		return c.refuse("invalid", "the mode is poweroff or reboot")
+	}
+	seconds, err := c.request.Number("grace")
+	if err != nil {
+		return err
+	}
+	grace := defaultGrace
+	if seconds > 0 && seconds <= maxGrace.Seconds() {
+		grace = time.Duration(seconds * float64(time.Second))
+	}
+	if err := c.reply(nil); err != nil {
+		return err
+	}
+	go func() {
+		if err := a.System.Shutdown(mode, a.Init != "none", grace); err != nil {
+			fmt.Fprintln(os.Stderr, "nexus-agent: shutdown:", err)
+		}
+	}()
+	return nil
+}

@@ -1,0 +1,4 @@
+package link
+
+// sysGetrandom is the system call that package syscall does not name.
+const sysGetrandom = 278

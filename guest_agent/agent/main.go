@@ -1,0 +1,111 @@
+// The Nexus guest agent: the first process of a guest, its service, and the end of the
+// connection to the host that runs inside it. docs/agent-protocol.md says what it speaks.
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"nexus/agent/internal/agent"
+	"nexus/agent/internal/boot"
+	"nexus/agent/internal/link"
+	"nexus/agent/internal/system"
+	"nexus/agent/internal/tsc"
+)
+
+//go:embed VERSION
+var version string
+
+const (
+	defaultPort = "nexus.agent.0"
+	usage       = `usage: nexus-agent service    serve the host; waits while another agent does
+       nexus-agent tsc        print the time stamp counter's frequency in kHz
+       nexus-agent version
+`
+)
+
+func main() {
+	if os.Getpid() == 1 {
+		boot.Run()
+	}
+	command := ""
+	if len(os.Args) > 1 {
+		command = os.Args[1]
+	}
+	switch command {
+	case "agent", "service":
+		serve(command, options(os.Args[2:]))
+	case "tsc":
+		printTSC()
+	case "version":
+		fmt.Println(strings.TrimSpace(version))
+	default:
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	}
+}
+
+// options reads "--name value" pairs. Unknown names are let through: the initrd's agent, which
+// starts the image's, may be a newer one.
+func options(arguments []string) map[string]string {
+	found := map[string]string{}
+	for i := 0; i+1 < len(arguments); i += 2 {
+		found[strings.TrimPrefix(arguments[i], "--")] = arguments[i+1]
+	}
+	return found
+}
+
+// serve runs the agent: "agent" as the first process starts it, before the distribution's init,
+// "service" as that init does. With --dial, --sandbox and --lock it is a test's agent.
+func serve(command string, options map[string]string) {
+	a := &agent.Agent{
+		System:  system.Guest{},
+		Dialer:  link.Dialer{Port: defaultPort},
+		Version: strings.TrimSpace(version),
+		Started: system.Uptime(),
+		Init:    options["init"],
+	}
+	a.RootMounted, _ = strconv.ParseFloat(options["root-mounted"], 64)
+	if port, there := system.KernelWord("nexus.port"); there {
+		a.Dialer.Port = port
+	}
+	if dial := options["dial"]; dial != "" {
+		a.Dialer.Unix = strings.TrimPrefix(dial, "unix:")
+		if options["sandbox"] == "" {
+			fail("--dial needs --sandbox DIRECTORY")
+		}
+		a.System = system.Sandbox{Directory: options["sandbox"]}
+	}
+	lock := agent.DefaultLock
+	if name, there := options["lock"]; there {
+		lock = name
+	}
+	if err := agent.Hold(lock, a.Settled); err != nil {
+		fail(err.Error())
+	}
+	if command == "service" {
+		a.Init = "/proc/1/exe"
+		a.Settled()
+	}
+	if a.Init == "none" {
+		a.Settled()
+	} else if a.Init != "" {
+		a.Init = system.InitName(a.Init)
+	}
+	a.Run()
+}
+
+func printTSC() {
+	if !tsc.Supported {
+		fail("this architecture has no time stamp counter")
+	}
+	fmt.Println(tsc.KHz())
+}
+
+func fail(text string) {
+	fmt.Fprintln(os.Stderr, "nexus-agent:", text)
+	os.Exit(2)
+}

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class GuestAgentConfig(AppConfig):
+    name = "guest_agent"
+    verbose_name = "Guest agent"

@@ -1,0 +1,224 @@
+"""The host's side of one agent: its hello, its operations, its streams."""
+
+# ruff: noqa: ASYNC109 - a time that ran out becomes an error for people here, not at each caller
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from guest_agent.handshake import shake_hands
+from guest_agent.headers import encode_header, read_header
+from guest_agent.messages import (
+    MAX_SECONDS,
+    Configuration,
+    Heartbeat,
+    Hello,
+    number_field,
+    text_field,
+)
+from guest_agent.yamux import ProtocolError, Session, Stream, gone
+from nexus_site.core.errors import Broken, Invalid, Retryable
+
+HEADER_TIMEOUT = 10.0  # seconds for the header of a stream that the guest has opened
+
+
+class AgentConnection:
+    """One connection to the agent of a VM. Make it with ``open``.
+
+    All its calls raise ``Retryable`` when the connection has ended (code ``agent-gone``) or the
+    agent is too slow (``agent-timeout``), and ``Broken`` when the agent refuses
+    (``agent-refused``) or breaks the protocol (``agent-protocol``).
+    """
+
+    hello: Hello
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._session = Session(reader, writer, self._accept)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._greeted = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled_at: float | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        hello_timeout: float | None,
+    ) -> AgentConnection:
+        """Agree on a beginning, then wait for the agent's hello; None waits for ever.
+
+        Where that fails the transport is closed.
+        """
+        connection = None
+        try:
+            async with asyncio.timeout(hello_timeout):
+                await shake_hands(reader, writer)
+                connection = cls(reader, writer)
+                await connection._until(connection._greeted)
+            return connection
+        except TimeoutError:
+            raise _too_slow("did not say hello", hello_timeout) from None
+        except ProtocolError as error:
+            raise _broken(error) from error
+        except OSError as error:
+            raise gone(str(error)) from error
+        finally:
+            if not (connection and connection._greeted.is_set()):
+                writer.transport.abort()
+
+    @property
+    def settled_at(self) -> float | None:
+        """When init had started its services, in seconds since the kernel's start; None before."""
+        return self._settled_at
+
+    async def wait_settled(self) -> float:
+        """Returns ``settled_at`` once there is one."""
+        await self._until(self._settled)
+        assert self._settled_at is not None, "set before the event"
+        return self._settled_at
+
+    async def heartbeat(self, timeout: float = 5) -> Heartbeat:
+        """How the guest is."""
+        try:
+            return Heartbeat.parse(await self._call("heartbeat", timeout))
+        except ProtocolError as error:
+            raise self._end_for(error) from error
+
+    async def configure(self, configuration: Configuration, timeout: float = 10) -> None:
+        """Set the guest's time, random numbers, name, network and variables, in this order."""
+        await self._call("configure", timeout, **configuration.to_dict())
+
+    async def shutdown(
+        self,
+        mode: Literal["poweroff", "reboot"] = "poweroff",
+        timeout: float = 5,
+        *,
+        grace: float = 60,
+    ) -> None:
+        """Begin to end the guest. Returns when the agent has understood; the end comes later.
+
+        The distribution's init has ``grace`` seconds for its own way, then the agent syncs
+        the disks and ends the guest itself.
+        """
+        await self._call("shutdown", timeout, mode=mode, grace=grace)
+
+    async def ping(self, timeout: float = 5) -> float:
+        """The round trip to the agent and back, in seconds."""
+        return await self._session.ping(timeout)
+
+    async def open_stream(self, header: dict[str, Any]) -> Stream:
+        """A stream for an operation that goes on after its header. The caller reads the answer
+        with ``read_reply`` and must ``reset`` the stream when done with it."""
+        try:
+            opening = encode_header(header)
+        except ValueError as error:
+            raise Invalid(f"This is too much for the VM's agent: {error}.") from error
+        stream = self._session.open_stream()
+        try:
+            await stream.write(opening)
+        except BaseException:
+            stream.reset()
+            raise
+        return stream
+
+    async def read_reply(self, stream: Stream) -> dict[str, Any]:
+        """The header of the agent's answer; ``Broken`` when it refuses."""
+        try:
+            reply = await read_header(stream)
+            if reply.get("ok") is True:
+                return reply
+            problem = reply.get("error")
+            fields = problem if isinstance(problem, dict) else {}
+            text = text_field(fields, "text", 1000) or "it gives no reason"
+            raise Broken(f"The VM's agent refuses: {text}", code="agent-refused")
+        except ProtocolError as error:
+            raise self._end_for(error) from error
+
+    async def wait_closed(self) -> str:
+        """Returns when the connection has ended, with the reason."""
+        return await self._session.wait_closed()
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._session.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _call(self, operation: str, timeout: float, **fields: Any) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(timeout):
+                stream = await self.open_stream({"op": operation, **fields})
+                try:
+                    stream.write_eof()
+                    return await self.read_reply(stream)
+                finally:
+                    stream.reset()
+        except TimeoutError:
+            raise _too_slow(f"did not answer “{operation}”", timeout) from None
+
+    async def _until(self, event: asyncio.Event) -> None:
+        """Wait for the event; ``Retryable`` if the connection ends first."""
+        closed = asyncio.create_task(self.wait_closed())
+        happened = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait({closed, happened}, return_when=asyncio.FIRST_COMPLETED)
+            if not event.is_set():
+                raise gone(closed.result())
+        finally:
+            closed.cancel()
+            happened.cancel()
+
+    def _end_for(self, error: ProtocolError) -> Broken:
+        """The guest broke the protocol: that ends the connection."""
+        self._session.fail(f"the agent broke the protocol: {error}")
+        return _broken(error)
+
+    # Streams that the guest opens.
+
+    def _accept(self, stream: Stream) -> None:
+        task = asyncio.create_task(self._listen(stream), name="agent announcement")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _listen(self, stream: Stream) -> None:
+        """Take one announcement of the guest."""
+        try:
+            async with asyncio.timeout(HEADER_TIMEOUT):
+                header = await read_header(stream)
+            self._announced(header)
+            stream.write_eof()
+        except ProtocolError as error:
+            self._end_for(error)
+        except (TimeoutError, Retryable):
+            pass
+        finally:
+            stream.reset()
+
+    def _announced(self, header: dict[str, Any]) -> None:
+        match header.get("op"):
+            case "hello" if not self._greeted.is_set():
+                self.hello = Hello.parse(header)
+                self._settle(self.hello.boot.settled)
+                self._greeted.set()
+            case "settled" if self._greeted.is_set():
+                self._settle(number_field(header, "seconds", MAX_SECONDS))
+            case "hello" | "settled":
+                raise ProtocolError("it said hello twice, or not first")
+            # Announcements of newer agents are let be.
+
+    def _settle(self, seconds: float | None) -> None:
+        if seconds is not None and self._settled_at is None:
+            self._settled_at = seconds
+            self._settled.set()
+
+
+def _broken(error: ProtocolError) -> Broken:
+    return Broken(f"The VM's agent broke the protocol: {error}.", code="agent-protocol")
+
+
+def _too_slow(what: str, seconds: float | None) -> Retryable:
+    return Retryable(f"The VM's agent {what} within {seconds} s.", code="agent-timeout")

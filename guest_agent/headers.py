@@ -1,0 +1,41 @@
+"""The JSON at the start of a stream: four bytes of length, big endian, then an object."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from guest_agent.yamux import ProtocolError, Stream
+
+MAX_HEADER = 64 * 1024
+
+
+def encode_header(header: dict[str, Any]) -> bytes:
+    """The bytes of a header; ``ValueError`` when it is longer than the agent takes."""
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    if len(text) > MAX_HEADER:
+        raise ValueError(f"the header has {len(text)} bytes, more than {MAX_HEADER}")
+    return len(text).to_bytes(4) + text
+
+
+async def read_header(stream: Stream) -> dict[str, Any]:
+    """The next header of the stream; ``ProtocolError`` when it is none."""
+    length = int.from_bytes(await stream.read_exactly(4))
+    if length > MAX_HEADER:
+        raise ProtocolError(f"it sent a header of {length} bytes")
+    return decode_header(await stream.read_exactly(length))
+
+
+def decode_header(text: bytes) -> dict[str, Any]:
+    """The object; ``ProtocolError`` for anything else, however it is nested or spelled."""
+    try:
+        header = json.loads(text.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise ProtocolError("it sent a header that is not JSON") from None
+    if not isinstance(header, dict):
+        raise ProtocolError("it sent a header that is no object")
+    return header
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(word)
