@@ -81,6 +81,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "django_htmx",
+    "ninja",
     "huey.contrib.djhuey",
     "nexus_site.core",
     "guest_agent",

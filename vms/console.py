@@ -1,7 +1,7 @@
 """A VM's serial console, as its monitor keeps it: two bounded files, one stream of bytes.
 
-Offsets count from the start of the older file that still exists, shifted by what rotation
-has dropped, so that a reader can go on where it stopped.
+Offsets count every byte that the guest has ever written, also those that rotation dropped, so
+that a reader can always go on where it stopped.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ def console_tail(vm: VM, lines: int = TAIL_LINES) -> list[str]:
 def read_console(vm: VM, offset: int = -65536, limit: int = 65536) -> ConsolePage:
     """At most ``limit`` bytes from ``offset`` (negative: from the end), as text.
 
-    A guest may write anything: what is no UTF-8 is replaced.
+    What was dropped is passed over. A guest may write anything: what is no UTF-8 is replaced.
     """
     parts = [(path, path.stat().st_size) for path in console_files(vm)]
-    size = sum(length for _, length in parts)
-    start = max(size + offset, 0) if offset < 0 else min(offset, size)
-    data, position = b"", 0
+    begin = position = _dropped(vm)
+    size = begin + sum(length for _, length in parts)
+    start = min(max(size + offset if offset < 0 else offset, begin), size)
+    data = b""
     for path, length in parts:
         skip = max(start - position, 0)
         wanted = limit - len(data)
@@ -55,3 +56,11 @@ def read_console(vm: VM, offset: int = -65536, limit: int = 65536) -> ConsolePag
                 data += file.read(wanted)
         position += length
     return ConsolePage(data.decode("utf-8", "replace"), start, start + len(data), size)
+
+
+def _dropped(vm: VM) -> int:
+    """How many of the guest's bytes are gone for good; the monitor counts them."""
+    try:
+        return int((vm_dir(vm) / f"{CONSOLE}.dropped").read_text())
+    except (OSError, ValueError):
+        return 0

@@ -104,26 +104,27 @@ def vmm_ended(vm: VM, ended: Exit) -> None:
     A VM that is ``starting`` is left to its start operation, which knows more.
     """
     vm.refresh_from_db(fields=["state"])
+    if vm.state == State.STARTING:
+        return
     lines = console_tail(vm)
+    how = f"the VMM {'was ' if ended.signal else ''}{ended.describe()}"
     record = {
         "exit_code": ended.code,
         "signal": ended.signal,
         "ended_at": _iso(ended.at),
         "exit": ended.describe(),
     }
-    if vm.state == State.STARTING:
-        return
     _close_boot(vm, record)
     if vm.state == State.STOPPING:
-        try_move(vm, State.STOPPED, f"the VMM {ended.describe()}", detail=record)
+        try_move(vm, State.STOPPED, how, detail=record)
     elif vm.state in ALIVE:
         post_mortem = record | {"console": lines, "last_heartbeat": _last_heartbeat(vm)}
-        if ended.code == 0 and not any(PANIC in line for line in lines):
+        panicked = any(PANIC in line for line in lines)
+        if ended.code == 0 and not panicked:
             try_move(vm, State.STOPPING, "the guest shut itself down")
-            try_move(vm, State.STOPPED, f"the VMM {ended.describe()}", detail=record)
+            try_move(vm, State.STOPPED, how, detail=record)
         else:
-            panic = next((line for line in lines if PANIC in line), "")
-            reason = f"the VMM {ended.describe()}" + (": the guest panicked" if panic else "")
+            reason = how + (": the guest panicked" if panicked else "")
             try_move(vm, State.CRASHED, reason, detail=post_mortem)
     driver_for(vm.hypervisor).cleanup(vm_dir(vm))
 

@@ -66,7 +66,7 @@ class Watch:
         """Ask the agent to power the guest off; False when there is none to ask."""
         if self._agent is None:
             return False
-        await self._agent.shutdown("poweroff")
+        await self._agent.shutdown("poweroff", grace=settings.NEXUS.shutdown_timeout / 2)
         return True
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -40,7 +40,8 @@ STARTED = b"started"
 class BoundedLog:
     """A log file that moves to <name>.1 when it reaches `limit` bytes: two files at most.
 
-    It never raises: a full disk costs log lines, not the VM.
+    <name>.dropped counts the bytes that are gone for good, so that readers can number what
+    is left. It never raises: a full disk costs log lines, not the VM.
     """
 
     def __init__(self, name: str, limit: int) -> None:
@@ -63,12 +64,25 @@ class BoundedLog:
         """Begin an empty file; what the last one held is the older part now."""
         with suppress(OSError):
             if os.path.getsize(self.name):
+                self._count_dropped()
                 os.replace(self.name, self.name + ".1")
         if self.fd >= 0:
             os.close(self.fd)
         self.fd, self.size = -1, 0
         with suppress(OSError):
             self.fd = os.open(self.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+
+    def _count_dropped(self) -> None:
+        """Add what is about to be overwritten to the count in <name>.dropped."""
+        with suppress(OSError, ValueError):
+            dropped = os.path.getsize(self.name + ".1")
+            with (
+                suppress(FileNotFoundError),
+                open(self.name + ".dropped", encoding="ascii") as file,
+            ):
+                dropped += int(file.read())
+            with open(self.name + ".dropped", "w", encoding="ascii") as file:
+                file.write(str(dropped))
 
 
 def main(vm_dir: str) -> int:
