@@ -161,7 +161,7 @@ def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         runs.append(qemu.version)
         return "" if kernel.name == "good" else "a guest hung for 10 s"
 
-    monkeypatch.setattr(kvm, "try_kvm", answer)
+    monkeypatch.setattr(kvm, "try_guest", answer)
     return runs
 
 
@@ -207,11 +207,11 @@ def test_a_damaged_record_means_a_new_trial(tmp_path: Path, trials: list[str]) -
 )
 def test_how_a_trial_is_judged(tmp_path: Path, script: str, failure: str) -> None:
     qemu = QemuBinary(write_program(tmp_path / "qemu", script), "1", "microvm", "", sandbox=False)
-    assert kvm.try_kvm(qemu, Path("vmlinux")) == failure
+    assert kvm.try_guest(qemu, Path("vmlinux")) == failure
 
 
 def test_a_guest_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm, "TRIAL_SECONDS", 0.2)
     program = write_program(tmp_path / "qemu", "exec sleep 60")
     qemu = QemuBinary(program, "1", "microvm", "", sandbox=False)
-    assert kvm.try_kvm(qemu, Path("vmlinux")) == "a guest hung for 0.2 s"
+    assert kvm.try_guest(qemu, Path("vmlinux")) == "a guest hung for 0.2 s"

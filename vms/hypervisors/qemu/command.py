@@ -88,15 +88,21 @@ def kernel_file(qemu: QemuBinary, vmlinux: Path, bzimage: Path | None) -> Path:
 
 def kernel_arguments(spec: VmmSpec, accelerator: str, tsc_khz: int | None) -> list[str]:
     """The guest kernel's command line; the spec's own words come last and so win."""
+    words = machine_arguments(accelerator, tsc_khz)
+    if spec.disks:
+        words += ["root=/dev/vda", "rootfstype=ext4"]
+        words += ["ro"] if spec.disks[0].read_only else ["rw", "rootflags=rw"]
+    return [*words, *spec.kernel_args]
+
+
+def machine_arguments(accelerator: str, tsc_khz: int | None) -> list[str]:
+    """The kernel's words that only depend on the machine."""
     words = ["console=ttyS0", "loglevel=6", "panic=-1", "reboot=t"]
     if accelerator == "tcg":
         # Mitigations guard against hardware that an emulated CPU does not have.
         words += ["mitigations=off", "tsc=reliable", "no_timer_check"]
         words += [f"tsc_early_khz={tsc_khz}"] if tsc_khz else []
-    if spec.disks:
-        words += ["root=/dev/vda", "rootfstype=ext4"]
-        words += ["ro"] if spec.disks[0].read_only else ["rw", "rootflags=rw"]
-    return [*words, *spec.kernel_args]
+    return words
 
 
 def _disks(disks: tuple[Disk, ...], bus: str) -> list[str]:

@@ -20,7 +20,7 @@ from images.initrd import build_initrd
 from vms.hypervisors.base import Problem
 from vms.hypervisors.monitor import read_json, write_json
 from vms.hypervisors.qemu.binary import QemuBinary
-from vms.hypervisors.qemu.command import machine
+from vms.hypervisors.qemu.command import machine, machine_arguments
 
 KVM = Path("/dev/kvm")
 TRIAL_SECONDS = 10
@@ -43,13 +43,15 @@ def kvm_problem(qemu: QemuBinary, kernel: Path | None, cache_dir: Path) -> Probl
             return _unusable(kept["failure"])
     if kernel is None:
         return Problem("KVM has not been tried: there is no kernel yet.", "Start a first VM.")
-    failure = try_kvm(qemu, kernel)
+    failure = try_guest(qemu, kernel)
     cache_dir.mkdir(parents=True, exist_ok=True)
     write_json(str(record), {"key": key, "failure": failure})
     return _unusable(failure)
 
 
-def try_kvm(qemu: QemuBinary, kernel: Path, accelerator: str = "kvm") -> str:
+def try_guest(
+    qemu: QemuBinary, kernel: Path, accelerator: str = "kvm", tsc_khz: int | None = None
+) -> str:
     """Run the tiny guest. Empty when it ran, else what went wrong, for people."""
     with tempfile.TemporaryDirectory(prefix="nexus-kvm-") as directory:
         initrd = Path(directory, "initrd")
@@ -59,7 +61,7 @@ def try_kvm(qemu: QemuBinary, kernel: Path, accelerator: str = "kvm") -> str:
         command = [
             *machine(qemu, accelerator, vcpu_count=1, mem_size_mib=128),
             *("-kernel", str(kernel), "-initrd", str(initrd)),
-            *("-append", "console=ttyS0 quiet panic=-1 reboot=t"),
+            *("-append", " ".join(machine_arguments(accelerator, tsc_khz))),
         ]
         try:
             ended = subprocess.run(

@@ -1,0 +1,184 @@
+"""Bare boots: real VMs straight from a driver, without database, services or images.
+
+The guest is the embedded kernel with our initrd; its root is a tiny ext4 file system, and the
+agent stays its first process. `boot` starts such a VM; a `BareVM` talks with its agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guest_agent.binary import agent_path, host_tsc_khz
+from guest_agent.connection import AgentConnection
+from guest_agent.transports import connect
+from images.formats.e2fsprogs import run_tool
+from images.initrd import build_initrd, select_modules
+from images.providers.embedded import EmbeddedProvider
+from images.providers.modules import kernel_modules
+from vms.hypervisors import monitored
+from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
+from vms.hypervisors.qemu import Qemu
+
+PATIENCE = 180.0  # seconds for whatever a guest does: emulated ones are slow on a busy machine
+
+Conversation = Callable[[AgentConnection], Awaitable[Any]]
+NewDriver = Callable[[], Hypervisor]
+Boot = Callable[..., "BareVM"]
+
+
+@dataclass(frozen=True)
+class BootFiles:
+    vmlinux: Path
+    bzimage: Path
+    initrd: Path
+    root: Path
+
+
+@dataclass(frozen=True)
+class BareVM:
+    """A VM that a driver runs; `spec` is what it was launched with."""
+
+    driver: Hypervisor
+    spec: VmmSpec
+    handle: Handle
+
+    @property
+    def vm_dir(self) -> Path:
+        return self.spec.vm_dir
+
+    def talk(self, conversation: Conversation) -> Any:
+        """Dial the agent, take its hello, have this conversation, and hang up."""
+        return asyncio.run(self._converse(conversation))
+
+    def console(self) -> str:
+        return (self.vm_dir / "console.log").read_text(errors="replace")
+
+    def wait(self) -> Exit:
+        """How the VMM ended, once it has."""
+        ended = monitored.wait(self.handle, PATIENCE)
+        assert ended is not None, f"the VMM still runs; its console:\n{self.console()}"
+        return ended
+
+    async def _converse(self, conversation: Conversation) -> Any:
+        reader, writer = await connect(self.driver.agent_socket(self.vm_dir))
+        connection = await AgentConnection.open(reader, writer, hello_timeout=PATIENCE)
+        try:
+            return await conversation(connection)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="session")
+def boot_files(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
+    """The embedded kernel, our initrd for it, and a root file system with nothing in it."""
+    directory = tmp_path_factory.mktemp("boot-files")
+    provider = EmbeddedProvider()
+    (offer,) = (offer for offer in provider.list_kernels() if offer.arch == "x86_64")
+    provider.fetch_kernel(offer, directory)
+    files = BootFiles(*(directory / name for name in ("vmlinux", "bzImage", "initrd", "root")))
+    build_initrd(files.initrd, agent_path(), select_modules(kernel_modules(directory)))
+    tree = directory / "tree"
+    for mount_point in ("proc", "sys", "dev", "run", "tmp"):
+        (tree / mount_point).mkdir(parents=True)
+    run_tool("mke2fs", ["-q", "-t", "ext4", "-d", tree, files.root, "32M"])
+    return files
+
+
+@pytest.fixture(scope="session", params=["qemu"])
+def new_driver(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> NewDriver:
+    """Makes a driver as a fresh Nexus would; all of them share what probing found out."""
+    cache = tmp_path_factory.mktemp("probe")
+    drivers: dict[str, NewDriver] = {"qemu": lambda: Qemu(cache, tsc_khz=host_tsc_khz())}
+    return drivers[request.param]
+
+
+@pytest.fixture(scope="module")
+def boot(
+    new_driver: NewDriver, boot_files: BootFiles, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Boot]:
+    """Launches a VM; its spec may be changed by keyword. None outlives its module.
+
+    Its directory's name is longer than a socket's address may be, and odd.
+    """
+    launched: list[BareVM] = []
+
+    def launch(driver: Hypervisor | None = None, **changes: Any) -> BareVM:
+        vm_dir = tmp_path_factory.mktemp("vm") / ('a, long "name" ' + "x" * 100)
+        vm_dir.mkdir()
+        spec = VmmSpec(
+            vm_dir=vm_dir,
+            name="bare",
+            vcpu_count=1,
+            mem_size_mib=256,
+            kernel=boot_files.vmlinux,
+            initrd=boot_files.initrd,
+            disks=(Disk("root", boot_files.root, read_only=True),),
+            mac="52:54:00:00:00:01",
+            kernel_args=("nexus.init=none",),
+            bzimage=boot_files.bzimage,
+        )
+        driver = driver or new_driver()
+        spec = replace(spec, **changes)
+        vm = BareVM(driver, spec, driver.launch(spec))
+        launched.append(vm)
+        return vm
+
+    yield launch
+    for vm in launched:
+        vm.driver.kill(vm.handle)
+
+
+@pytest.fixture(scope="module")
+def running(boot: Boot) -> BareVM:
+    """One VM that said hello, for all tests of a module that leave it as it is."""
+    vm = boot()
+    vm.talk(say_hello)
+    return vm
+
+
+async def say_hello(connection: AgentConnection) -> Any:
+    return connection.hello
+
+
+@pytest.fixture
+def hello() -> Conversation:
+    """The shortest conversation: just the agent's hello."""
+    return say_hello
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], None]:
+    """Waits for a state, with patience for a busy machine."""
+
+    def wait_until(state: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not state():
+            assert time.monotonic() < deadline, "this state never came"
+            time.sleep(0.01)
+
+    return wait_until
+
+
+@pytest.fixture
+def processes_in() -> Callable[[Path], list[int]]:
+    """The processes that work in a directory: a VM's VMM and monitor."""
+
+    def find(directory: Path) -> list[int]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (process / "cwd").readlink() == directory:
+                    found.append(int(process.name))
+        return found
+
+    return find

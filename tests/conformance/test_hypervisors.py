@@ -1,0 +1,278 @@
+"""What every hypervisor driver must do, on its real VMM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from guest_agent.connection import AgentConnection
+from nexus_site.core.errors import Broken, Conflict, Retryable
+from vms.hypervisors import monitor, monitored
+from vms.hypervisors.base import Disk, Exit, Handle
+
+if TYPE_CHECKING:
+    from tests.conformance.conftest import BareVM, Boot, BootFiles, Conversation, NewDriver
+
+pytestmark = pytest.mark.live
+
+Until = Callable[[Callable[[], object]], None]
+LOGS = {"console.log", "console.log.1", "vmm.log", "vmm.log.1"}
+
+
+async def power_off(connection: AgentConnection) -> None:
+    await connection.shutdown("poweroff")
+
+
+async def reboot(connection: AgentConnection) -> None:
+    await connection.shutdown("reboot")
+
+
+async def heartbeat(connection: AgentConnection) -> Any:
+    return await connection.heartbeat(timeout=60)
+
+
+def test_probe(new_driver: NewDriver, running: BareVM) -> None:
+    probe = new_driver().probe()
+    assert probe.usable
+    assert probe.accelerator == running.handle.accelerator
+    assert re.match(r"\d+\.\d+", probe.version)
+    assert all(problem.text and problem.fix for problem in probe.problems)
+
+
+def test_start_to_hello(running: BareVM, hello: Conversation) -> None:
+    said = running.talk(hello)
+    assert said.init == "none"
+    assert said.boot.root_mounted is not None
+
+
+def test_the_handle_names_the_process(running: BareVM) -> None:
+    handle = running.handle
+    assert Path(f"/proc/{handle.pid}/cwd").readlink() == running.vm_dir
+    assert handle.started == monitor.start_time(handle.pid)
+    assert monitor.runs(handle.monitor_pid, handle.monitor_started)
+
+
+def test_it_has_its_memory(running: BareVM) -> None:
+    memory = running.talk(heartbeat).memory_total / 2**20
+    assert running.spec.mem_size_mib / 2 < memory <= running.spec.mem_size_mib
+
+
+def test_the_agent_may_be_dialled_again(running: BareVM, hello: Conversation) -> None:
+    boot_ids = {running.talk(hello).boot_id for _ in range(3)}
+    assert len(boot_ids) == 1
+
+
+def test_a_directory_runs_one_vm(running: BareVM, new_driver: NewDriver) -> None:
+    with pytest.raises(Conflict, match="already"):
+        new_driver().launch(running.spec)
+    assert new_driver().adopt(running.vm_dir) == running.handle
+
+
+def test_a_restarted_nexus_adopts_it(
+    running: BareVM, new_driver: NewDriver, hello: Conversation
+) -> None:
+    driver = new_driver()
+    handle = driver.adopt(running.vm_dir)
+    assert handle == running.handle
+    assert type(running)(driver, running.spec, handle).talk(hello)
+
+
+def test_pause_and_resume(running: BareVM) -> None:
+    driver, handle = running.driver, running.handle
+
+    async def heartbeat_while_paused(connection: AgentConnection) -> None:
+        await asyncio.to_thread(driver.pause, handle)
+        with pytest.raises(Retryable):
+            await connection.heartbeat(timeout=2)
+        await asyncio.to_thread(driver.resume, handle)
+        await connection.heartbeat(timeout=60)
+
+    running.talk(heartbeat_while_paused)
+
+
+def test_pause_may_be_repeated(running: BareVM) -> None:
+    for _ in range(2):
+        running.driver.pause(running.handle)
+    for _ in range(2):
+        running.driver.resume(running.handle)
+    assert running.talk(heartbeat).uptime > 0
+
+
+def test_disks_come_in_order_and_whole(boot: Boot, boot_files: BootFiles, tmp_path: Path) -> None:
+    """The kernel tells each disk's sectors on its console."""
+    disks = [Disk("root", boot_files.root, read_only=True)]
+    for index in range(1, 5):
+        path = tmp_path / f'{index}, "odd" = name.raw'
+        path.touch()
+        os.truncate(path, index * 2**20)
+        disks.append(Disk(f"data{index}", path, read_only=index == 4))
+    vm = boot(disks=tuple(disks))
+    vm.talk(power_off)
+    vm.wait()
+    found = re.findall(r"\[(vd[a-z])\] (\d+) 512-byte", vm.console())
+    sectors = [disk.path.stat().st_size // 512 for disk in disks]
+    assert sorted(found) == [(f"vd{chr(97 + n)}", str(size)) for n, size in enumerate(sectors)]
+
+
+def test_graceful_shutdown(boot: Boot, until: Until) -> None:
+    """The guest powers itself off: exit code 0, and the console is complete."""
+    vm = boot()
+    before = time.time()
+    vm.talk(power_off)
+    ended = vm.wait()
+    assert (ended.code, ended.signal) == (0, None)
+    assert ended.at is not None
+    assert before <= ended.at <= time.time()
+    assert "Linux version" in vm.console().splitlines()[0]
+    assert "reboot: Power down" in vm.console().splitlines()[-1]
+    until(lambda: not monitor.runs(vm.handle.monitor_pid, vm.handle.monitor_started))
+    vm.driver.cleanup(vm.vm_dir)
+    assert not [path for path in vm.vm_dir.iterdir() if path.is_socket()]
+
+
+def test_a_guest_that_reboots_ends_its_vmm(boot: Boot) -> None:
+    vm = boot()
+    vm.talk(reboot)
+    assert vm.wait().code == 0
+
+
+def test_shutdown_waits_for_the_guest(boot: Boot, hello: Conversation) -> None:
+    """None while the guest goes on; its exit when it ends in time."""
+    vm = boot()
+    vm.talk(hello)
+    results: list[Exit | None] = []
+    waiting = threading.Thread(
+        target=lambda: results.append(vm.driver.shutdown(vm.handle, timeout=180))
+    )
+    waiting.start()
+    vm.talk(power_off)
+    waiting.join()
+    assert [ended and ended.code for ended in results] == [0]
+    assert vm.driver.shutdown(vm.handle, timeout=0) == results[0]
+
+
+def test_kill_tells_the_exact_signal(boot: Boot, new_driver: NewDriver) -> None:
+    vm = boot()
+    ended = vm.driver.kill(vm.handle)
+    assert ended.describe() == "killed by signal 9 (SIGKILL)"
+    assert ended.at is not None
+    assert new_driver().adopt(vm.vm_dir) == ended
+    assert vm.driver.kill(vm.handle) == ended
+
+
+def test_control_of_an_ended_vm_is_a_conflict(boot: Boot) -> None:
+    vm = boot()
+    ended = vm.driver.kill(vm.handle)
+    for control in (vm.driver.pause, vm.driver.resume):
+        with pytest.raises(Conflict, match="does not run"):
+            control(vm.handle)
+    assert vm.driver.shutdown(vm.handle, timeout=0) == ended
+
+
+def test_a_death_while_nexus_is_down_is_known(boot: Boot, new_driver: NewDriver) -> None:
+    """Another program kills the VMM; nobody of Nexus is there but the monitor."""
+    vm = boot()
+    os.kill(vm.handle.pid, signal.SIGABRT)
+    vm.wait()
+    ended = new_driver().adopt(vm.vm_dir)
+    assert isinstance(ended, Exit)
+    assert (ended.code, ended.signal) == (None, signal.SIGABRT)
+
+
+def test_a_killed_monitor_does_not_harm_the_vm(
+    boot: Boot, new_driver: NewDriver, hello: Conversation, until: Until
+) -> None:
+    vm = boot()
+    os.kill(vm.handle.monitor_pid, signal.SIGKILL)
+    until(lambda: not monitor.runs(vm.handle.monitor_pid, vm.handle.monitor_started))
+    assert new_driver().adopt(vm.vm_dir) == vm.handle
+    assert vm.talk(hello)  # it boots on, though nobody reads its console
+    assert vm.driver.kill(vm.handle) == Exit(None, None, None)
+
+
+def test_a_vm_starts_again_in_its_directory(boot: Boot, hello: Conversation) -> None:
+    vm = boot()
+    first = vm.talk(hello).boot_id
+    vm.driver.kill(vm.handle)
+    again = boot(vm_dir=vm.vm_dir)
+    assert again.talk(hello).boot_id != first
+    assert (vm.vm_dir / "console.log.1").exists()
+
+
+Prepare = Callable[[Path, "BootFiles"], dict[str, Any]]
+
+
+def no_kernel(directory: Path, files: BootFiles) -> dict[str, Any]:
+    return {"kernel": directory / "none", "bzimage": directory / "none"}
+
+
+def bad_kernel(directory: Path, files: BootFiles) -> dict[str, Any]:
+    path = directory / "kernel"
+    path.write_bytes(b"this is no kernel" * 1000)
+    return {"kernel": path, "bzimage": path}
+
+
+def no_disk(directory: Path, files: BootFiles) -> dict[str, Any]:
+    return {"disks": (Disk("root", directory / "none"),)}
+
+
+@pytest.mark.parametrize("prepare", [no_kernel, bad_kernel, no_disk])
+def test_a_failed_launch_leaves_nothing(
+    boot: Boot,
+    boot_files: BootFiles,
+    prepare: Prepare,
+    tmp_path: Path,
+    processes_in: Callable[[Path], list[int]],
+) -> None:
+    vm_dir = tmp_path / "vm"
+    vm_dir.mkdir()
+    with pytest.raises(Broken) as caught:
+        boot(vm_dir=vm_dir, **prepare(tmp_path, boot_files))
+    assert caught.value.code == "launch-failed"
+    assert "exited with code 1" in caught.value.text
+    assert caught.value.detail
+    assert {path.name for path in vm_dir.iterdir()} <= LOGS
+    assert processes_in(vm_dir) == []
+
+
+def test_a_vmm_killed_while_starting(
+    boot: Boot, tmp_path: Path, until: Until, processes_in: Callable[[Path], list[int]]
+) -> None:
+    """Its kernel is a pipe that nobody writes to, so it cannot get past its start."""
+    vm_dir, kernel = tmp_path / "vm", tmp_path / "kernel"
+    vm_dir.mkdir()
+    os.mkfifo(kernel)
+
+    def kill_it() -> None:
+        until(lambda: isinstance(monitored.adopt(vm_dir), Handle))
+        handle = monitored.adopt(vm_dir)
+        assert isinstance(handle, Handle)
+        os.kill(handle.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_it)
+    killer.start()
+    with pytest.raises(Broken, match="killed by signal 9"):
+        boot(vm_dir=vm_dir, kernel=kernel, bzimage=kernel)
+    killer.join()
+    assert {path.name for path in vm_dir.iterdir()} <= LOGS
+    assert processes_in(vm_dir) == []
+
+
+def test_two_vms_cannot_write_one_disk(boot: Boot, tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.touch()
+    os.truncate(path, 2**20)
+    disks = (Disk("shared", path),)
+    boot(disks=disks)
+    with pytest.raises(Broken) as caught:
+        boot(disks=disks)
+    assert "lock" in caught.value.detail
