@@ -61,6 +61,7 @@ class NexusAPI(NinjaAPI):
         problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
         for methods in document["paths"].values():
             for method, endpoint in methods.items():
+                endpoint["summary"] = _title(endpoint["operationId"])
                 endpoint["responses"]["default"] = {
                     "description": "What went wrong",
                     "content": {"application/problem+json": problem},
@@ -68,6 +69,12 @@ class NexusAPI(NinjaAPI):
                 if method == "post" and 202 in endpoint["responses"]:
                     endpoint["parameters"].append(IDEMPOTENCY_KEY)
         return document
+
+
+def _title(name: str) -> str:
+    """``create_vm`` as people write it: ``Create VM``."""
+    text = " ".join({"vm": "VM", "vms": "VMs"}.get(word, word) for word in name.split("_"))
+    return text[0].upper() + text[1:]
 
 
 api = NexusAPI(
@@ -120,10 +127,19 @@ def get_status(request: HttpRequest) -> dict[str, Any]:
     }
 
 
+@last_router.api_operation(ANY_METHOD, "/", include_in_schema=False)
+def no_endpoint(request: HttpRequest) -> None:
+    raise _no_such_endpoint("")
+
+
 @last_router.api_operation(ANY_METHOD, "/{path:rest}", include_in_schema=False)
-def no_such_endpoint(request: HttpRequest, rest: str) -> None:
-    raise NotFound(
-        f"The API has no “/v1/{rest[:100]}”.",
+def no_endpoint_there(request: HttpRequest, rest: str) -> None:
+    raise _no_such_endpoint(rest[:100])
+
+
+def _no_such_endpoint(path: str) -> NotFound:
+    return NotFound(
+        f"The API has nothing at “/v1/{path}”.",
         hint="All endpoints are at /v1/docs.",
         code="no-such-endpoint",
     )

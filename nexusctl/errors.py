@@ -30,7 +30,7 @@ class Failure(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         output.note(output.style(f"✗ {self.message}", fg="red"))
         for line in self.detail.splitlines():
-            output.note(output.style(f"  {line}", dim=True))
+            output.note(output.style(f"  {output.plain(line)}", dim=True))
         if self.hint:
             output.note(f"hint: {self.hint}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
@@ -15,6 +16,12 @@ from typing import IO, Any
 import click
 
 from nexusctl.formatting import NOTHING
+
+#: Escape sequences (CSI; OSC; two characters), then single control characters but \n and \t.
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
 
 STATE_COLOURS = {
     "ready": "green",
@@ -45,6 +52,17 @@ def data(text: str) -> None:
 def note(text: str) -> None:
     """A line for the person who watches."""
     click.echo(text, err=True)
+
+
+def guest(text: str) -> None:
+    """What a guest wrote: as it is into a file or a pipe, harmless onto a terminal."""
+    sys.stdout.write(plain(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def plain(text: str) -> str:
+    """``text`` without what would move, colour or question a terminal."""
+    return _CONTROL.sub("", text)
 
 
 def as_json(answer: Any) -> None:

@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Annotated, Any
 
-from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 from django.db import transaction
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
 from ninja import Field, Query, Router, Status
 from ninja.responses import NinjaJSONEncoder
 
-from nexus_site.core import auth, events, operations
+from nexus_site.core import auth, consumers, events, operations
 from nexus_site.core.errors import Invalid
 from nexus_site.core.http import wait_for_end
 from nexus_site.core.ids import NexusID, is_id, resolve
-from nexus_site.core.models import Operation, Token
+from nexus_site.core.models import Event, Operation, Token
 from nexus_site.core.pagination import PageQuery, Slice, paginate
 from nexus_site.core.problems import BearerToken
 from nexus_site.core.schemas import (
@@ -28,6 +28,7 @@ from nexus_site.core.schemas import (
     EventPage,
     NewToken,
     OperationOut,
+    OperationState,
     OperationSummary,
     Page,
     SignInLink,
@@ -38,11 +39,10 @@ router = Router(tags=["operations and events"])
 admin_router = Router(tags=["administration"], auth=BearerToken("admin"))
 
 HEARTBEAT_INTERVAL = 15.0  # seconds of silence after which a stream says it is alive
-LOOK_INTERVAL = 0.2  # seconds between two looks of a stream at the log
 
 
 class OperationQuery(PageQuery):
-    state: Operation.State | None = None
+    state: OperationState | None = None
     kind: str = Field("", description="Such as vm.start.")
     subject: str = Field("", description="The ID of the VM, drive, image… it is about.")
 
@@ -107,28 +107,48 @@ async def stream_events(
     if last_id.isdecimal():
         after = int(last_id)
     if after is None:
-        after = await sync_to_async(events.last_seq)()
+        after = await database_sync_to_async(events.last_seq)()
     return StreamingHttpResponse(
-        _messages(after),
+        _messages(request, after),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
-async def _messages(after: int) -> AsyncIterator[str]:
+async def _messages(request: HttpRequest, after: int) -> AsyncIterator[str]:
+    """The stream, for as long as the client reads and may."""
     yield ": connected\n\n"
-    silence = 0.0
-    while True:
-        found = await sync_to_async(events.after)(after)
-        for event in found:
-            after = event.seq
-            data = json.dumps(EventOut.from_orm(event).model_dump(), cls=NinjaJSONEncoder)
-            yield f"id: {event.seq}\ndata: {data}\n\n"
-        silence = 0.0 if found else silence + LOOK_INTERVAL
-        if silence >= HEARTBEAT_INTERVAL:
-            yield ": alive\n\n"
-            silence = 0.0
-        await asyncio.sleep(LOOK_INTERVAL)
+    async with consumers.feed().listening() as listener:
+        listener.news.set()
+        speak_by = _clock() + HEARTBEAT_INTERVAL
+        while True:
+            try:
+                async with asyncio.timeout_at(speak_by):
+                    await listener.wait()
+            except TimeoutError:
+                yield ": alive\n\n"
+                speak_by = _clock() + HEARTBEAT_INTERVAL
+            while found := await database_sync_to_async(events.after)(after):
+                if not await database_sync_to_async(_may_still_read)(request):
+                    return
+                for event in found:
+                    yield _message(event)
+                after = found[-1].seq
+                speak_by = _clock() + HEARTBEAT_INTERVAL
+
+
+def _may_still_read(request: HttpRequest) -> bool:
+    caller = consumers.caller_of(request.scope)  # type: ignore[attr-defined]
+    return caller is not None and caller.may("read")
+
+
+def _message(event: Event) -> str:
+    data = json.dumps(EventOut.from_orm(event).model_dump(), cls=NinjaJSONEncoder)
+    return f"id: {event.seq}\ndata: {data}\n\n"
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
 
 
 @admin_router.get("/tokens", response=Page[TokenOut])

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 from django.core.exceptions import ValidationError
+from django.db import models
 from django.db.models import Model, Q, QuerySet
 from ninja import Field, Schema
 
@@ -83,7 +84,7 @@ def _beyond(model: type[Model], cursor: str, order: str) -> Q:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         written_for, raw, key = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        value = model._meta.get_field(field).to_python(raw)
+        value = cast("models.Field[Any, Any]", model._meta.get_field(field)).to_python(raw)
         key = int(key)
     except (ValueError, TypeError, binascii.Error, ValidationError):
         written_for = None

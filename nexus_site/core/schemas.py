@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+from django.db.models import TextChoices
 from ninja import Field, Schema
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
 
 from nexus_site.core.ids import ID_LENGTH, encode
 from nexus_site.core.models import Operation, Token
@@ -27,6 +28,17 @@ ID = Annotated[
     BeforeValidator(_letters),
     Field(min_length=ID_LENGTH, max_length=ID_LENGTH, examples=["aebagbafaydqq"]),
 ]
+
+
+def listed(choices: type[TextChoices]) -> WithJsonSchema:
+    """The schema of ``choices`` with its values in place.
+
+    Left to itself it would be shared by the name of its class, and several are a ``State``.
+    """
+    return WithJsonSchema({"type": "string", "enum": choices.values})
+
+
+OperationState = Annotated[Operation.State, listed(Operation.State)]
 
 
 class Input(Schema):
@@ -47,10 +59,6 @@ class Page(Schema, Generic[T]):
 
     items: list[T]
     next_cursor: str | None
-
-    @classmethod
-    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
-        return f"{params[0].__name__}Page"
 
 
 class ChangeQuery(Schema):
@@ -129,7 +137,7 @@ class OperationSummary(Schema):
     id: ID
     kind: str
     title: str
-    state: Operation.State
+    state: OperationState
     actor: str
     subject: Subject | None
     parent_id: ID | None

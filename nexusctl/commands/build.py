@@ -58,10 +58,10 @@ def log(app: App, build: str, follow: bool) -> None:
     if app.json:
         output.as_json(page)
         return
-    click.echo(page["text"], nl=False)
+    output.guest(page["text"])
     while page["next_offset"] < page["size"] or (follow and not page["ended"]):
         page = app.client.get(f"/builds/{build}/log", offset=page["next_offset"], wait=wait)
-        click.echo(page["text"], nl=False)
+        output.guest(page["text"])
 
 
 def show_builds(rows: list[Any]) -> None:

@@ -74,7 +74,7 @@ def show_image(row: dict[str, Any]) -> None:
             ("build", row["build_id"] or ""),
             ("size", size(row["size_bytes"])),
             ("on disk", size(row["used_bytes"])),
-            ("sha256", row["sha256"]),
+            ("digest", row["digest"]),
             ("agent", row["agent_version"]),
             ("created", when(row["created_at"])),
         ]

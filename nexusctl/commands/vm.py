@@ -179,24 +179,17 @@ def history(app: App, vm: str) -> None:
 @pass_app
 def logs(app: App, vm: str, follow: bool) -> None:
     """Print a VM's serial console."""
+    wait = CONSOLE_WAIT if follow else 0
     page = app.client.get(f"/vms/{vm}/console")
     if app.json:
         output.as_json(page)
         return
-    click.echo(page["text"], nl=False)
+    output.guest(page["text"])
     while page["next_offset"] < page["size"] or follow:
-        page = _more_console(app, vm, page["next_offset"], page["size"], follow)
-        click.echo(page["text"], nl=False)
+        page = app.client.get(f"/vms/{vm}/console", offset=page["next_offset"], wait=wait)
+        output.guest(page["text"])
         if follow and not page["text"] and _is_at_rest(app, vm):
             return
-
-
-def _more_console(app: App, vm: str, offset: int, size: int, follow: bool) -> dict[str, Any]:
-    wait = CONSOLE_WAIT if follow else 0
-    page: dict[str, Any] = app.client.get(f"/vms/{vm}/console", offset=offset, wait=wait)
-    if page["size"] < size:  # the log was rotated, or belongs to a new start
-        page = app.client.get(f"/vms/{vm}/console", offset=0)
-    return page
 
 
 def _is_at_rest(app: App, vm: str) -> bool:
@@ -285,11 +278,11 @@ def _show_post_mortem(detail: dict[str, Any]) -> None:
         value = detail.get(field)
         lines = value if isinstance(value, list) else str(value or "").splitlines()
         if len(lines) == 1:
-            output.data(f"    {title}: {lines[0]}")
+            output.data(f"    {title}: {output.plain(lines[0])}")
         elif lines:
             output.data(f"    {title}:")
             for line in lines:
-                output.data(f"      {line}")
+                output.data(f"      {output.plain(line)}")
 
 
 def _named(row: dict[str, Any] | None) -> str:

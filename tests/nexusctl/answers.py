@@ -129,7 +129,7 @@ IMAGE: Row = {
     "build_id": "aaaaaaaaaaaea",
     "size_bytes": 8 * GIB,
     "used_bytes": 120 * 1024**2,
-    "sha256": "ab" * 32,
+    "digest": "ab" * 32,
     "agent_version": "0.1.0",
     "created_at": "2026-07-29T11:00:00Z",
 }

@@ -108,14 +108,13 @@ def test_vm_logs_follows_until_the_vm_has_ended(server, nexusctl):
     ]
 
 
-def test_vm_logs_starts_again_when_the_log_was_cut(server, nexusctl):
-    pages = [
-        {"text": "old\n", "offset": 0, "next_offset": 4, "size": 100},
-        {"text": "", "offset": 4, "next_offset": 4, "size": 4},
-        {"text": "new\n", "offset": 0, "next_offset": 4, "size": 4},
-    ]
-    server.on("GET", "/vms/hello/console", *pages)
-    assert nexusctl("vm", "logs", "hello").out == "old\nnew\n"
+def test_what_a_guest_writes_is_harmless_on_a_terminal(server, nexusctl, monkeypatch):
+    text = "\x1b[6n\x1b]0;title\x07\x1b[31mred\x1b[0m\r\ttab\x07\n"
+    page = {"text": text, "offset": 0, "next_offset": 9, "size": 9}
+    server.on("GET", "/vms/hello/console", page)
+    assert nexusctl("vm", "logs", "hello").out == text, "a file gets all of it"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert nexusctl("vm", "logs", "hello").out == "red\ttab\n"
 
 
 def test_drive_list_and_inspect(server, nexusctl):

@@ -1,0 +1,79 @@
+"""What the JSON API of images takes and gives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ninja import Field, Schema
+
+from images.models import Image
+from nexus_site.core.schemas import ID, Input
+
+
+class RootfsOut(Schema):
+    """A distribution's root file system on this host."""
+
+    id: ID
+    distro: str
+    version: str
+    arch: str
+    provider: str
+    format: str
+    sha256: str
+    size_bytes: int
+    created_at: datetime
+
+
+class RootfsRef(Schema):
+    id: ID
+    distro: str
+    version: str
+
+
+class RootfsOfferOut(Schema):
+    """A root file system that a provider can deliver."""
+
+    distro: str
+    version: str
+    arch: str
+    provider: str
+    size_bytes: int | None = Field(description="Of the download; null when not known before.")
+    installed: bool
+
+
+class DownloadRootfs(Input):
+    distro: str = Field(min_length=1, max_length=40, examples=["alpine"])
+    version: str = Field(min_length=1, max_length=40, examples=["3.23"])
+
+
+class KernelOut(Schema):
+    id: ID
+    name: str
+    version: str
+    arch: str
+    provider: str
+    sha256: str
+    size_bytes: int
+    is_default: bool
+    created_at: datetime
+
+
+class ImageOut(Schema):
+    """A read-only, bootable root file system with the agent inside."""
+
+    id: ID
+    name: str
+    arch: str
+    os_name: str
+    rootfs: RootfsRef
+    build_id: ID | None
+    size_bytes: int = Field(description="Of its file system.")
+    used_bytes: int = Field(description="On this host's disk.")
+    digest: str
+    agent_version: str
+    created_at: datetime
+
+    @staticmethod
+    def resolve_build_id(image: Image) -> int | None:
+        build = getattr(image, "build", None)
+        return build.pk if build else None

@@ -1,0 +1,131 @@
+"""Rows to ask about, and clients that ask with tokens of each scope."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from builds.models import Build, Template
+from drives.models import Drive
+from images.models import Image, Kernel, Rootfs
+from nexus_site.core import auth, operations, steps
+from nexus_site.core.models import Operation
+from tests.factories import (
+    make_build,
+    make_drive,
+    make_image,
+    make_kernel,
+    make_rootfs,
+    make_template,
+    make_vm,
+)
+from vms.models import VM, Attachment
+from vms.states import State
+
+
+@dataclass
+class World:
+    """One row of each kind, related as the chain relates them."""
+
+    rootfs: Rootfs
+    kernel: Kernel
+    template: Template
+    image: Image
+    build: Build
+    drive: Drive
+    spare: Drive
+    vm: VM
+    operation: Operation
+
+
+@pytest.fixture(autouse=True)
+def _static_root(settings: Any) -> None:
+    Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
+
+
+@pytest.fixture
+def world(db: None, nudges: list[str]) -> World:
+    rootfs = make_rootfs()
+    template = make_template(name="alpine-3-23", rootfs=rootfs)
+    image = make_image(name="alpine-3-23", rootfs=rootfs)
+    drive = make_drive(name="hello", image=image)
+    vm = make_vm(name="hello", root=False, mem_size_mib=128)
+    Attachment.objects.create(vm=vm, drive=drive)
+    return World(
+        rootfs=rootfs,
+        kernel=make_kernel(name="k", is_default=True),
+        template=template,
+        image=image,
+        build=make_build(template=template, image=image, state=Build.State.SUCCEEDED),
+        drive=drive,
+        spare=make_drive(name="spare", image=image),
+        vm=vm,
+        operation=make_operation(),
+    )
+
+
+def make_operation(**values: Any) -> Operation:
+    defaults = {
+        "kind": "test.count",
+        "title": "Count to three",
+        "actor": "system",
+        "deadline": timezone.now() + timedelta(hours=1),
+        "state": Operation.State.SUCCEEDED,
+        "ended_at": timezone.now(),
+    }
+    return Operation.objects.create(**defaults | values)
+
+
+class APIClient(Client):
+    """Django's client with a bearer token; ``data`` is sent as JSON."""
+
+    def __init__(self, scope: str) -> None:
+        _, secret = auth.create_token(scope, scope)
+        headers = {"Authorization": f"Bearer {secret}"}
+        super().__init__(headers=headers, raise_request_exception=False)
+
+    def generic(self, method: str, path: str, data: Any = "", *args: Any, **more: Any) -> Any:
+        return super().generic(method, f"/v1{path}", data, *args, **more)
+
+    def send(self, method: str, path: str, data: Any = None, **more: Any) -> Any:
+        body = {} if data is None else {"data": data}
+        return getattr(self, method.lower())(path, **body, content_type="application/json", **more)
+
+
+@pytest.fixture
+def reader(db: None) -> APIClient:
+    return APIClient("read")
+
+
+@pytest.fixture
+def operator(db: None) -> APIClient:
+    return APIClient("operate")
+
+
+@pytest.fixture
+def admin(db: None) -> APIClient:
+    return APIClient("admin")
+
+
+@pytest.fixture
+def ready(world: World) -> VM:
+    """A VM that is running and ready."""
+    VM.objects.filter(pk=world.vm.pk).update(state=State.READY)
+    world.vm.refresh_from_db()
+    return world.vm
+
+
+# A kind of operation that only counts: two steps, the first one satisfied already.
+operations.register(
+    "test.count",
+    lambda operation: [
+        steps.Step("see", "Look around", lambda run: None, done=lambda run: "all is there"),
+        steps.Step("count", "Count to three", lambda run: "three"),
+    ],
+)

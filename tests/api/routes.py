@@ -1,0 +1,46 @@
+"""Every endpoint of the API, read from its OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nexus_site.api import api
+
+#: Bodies with which an endpoint gets as far as looking for the thing in its path.
+BODIES = {
+    "attach_drive": {"vm": "hello"},
+    "update_vm": {"name": "other"},
+    "create_vm": {"image": "nope"},
+    "create_drive": {"image": "nope"},
+    "create_vm_from_rootfs": {"distro": "nope", "version": "1"},
+    "create_template": {"rootfs": "aaaaaaaaaaaaq"},
+    "download_rootfs": {"distro": "nope", "version": "1"},
+    "create_token": {"name": "x"},
+}
+UNSAFE = {"post", "patch", "delete"}
+
+
+class Route(NamedTuple):
+    method: str
+    path: str
+    name: str
+
+    @property
+    def unsafe(self) -> bool:
+        return self.method in UNSAFE
+
+    def on(self, ref: str) -> str:
+        return self.path.replace("{ref}", ref)
+
+
+def all_routes() -> list[Route]:
+    document = api.get_openapi_schema(path_prefix="")
+    return [
+        Route(method, path, endpoint["operationId"])
+        for path, methods in document["paths"].items()
+        for method, endpoint in methods.items()
+    ]
+
+
+ROUTES = all_routes()
+ADMIN_ONLY = {"list_tokens", "create_token", "revoke_token", "create_sign_in_link"}

@@ -1,0 +1,49 @@
+"""The canned answers are what the API gives, no more and no less."""
+
+from __future__ import annotations
+
+import pytest
+
+from builds.schemas import BuildOut, TemplateOut
+from drives.schemas import DriveOut
+from images.schemas import ImageOut, KernelOut, RootfsOfferOut, RootfsOut
+from nexus_site.api import StatusOut
+from nexus_site.core.schemas import EventOut, OperationOut, Plan, Problem
+from tests.nexusctl import answers as a
+from vms.schemas import TransitionOut, VMDetail, VMOut
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        (VMOut, a.VM),
+        (VMOut, a.STOPPED_VM),
+        (VMDetail, a.VM_DETAIL),
+        *((TransitionOut, row) for row in a.HISTORY),
+        (DriveOut, a.DRIVE),
+        (ImageOut, a.IMAGE),
+        (TemplateOut, a.TEMPLATE),
+        (BuildOut, a.BUILD),
+        (RootfsOfferOut, a.OFFER),
+        (RootfsOut, a.ROOTFS),
+        (KernelOut, a.KERNEL),
+        (EventOut, a.EVENT),
+        (StatusOut, a.STATUS),
+        (OperationOut, a.operation("running", a.step("x", "X", "running"))),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_answers_have_the_fields_of_their_schemas(schema, answer):
+    assert set(answer) == set(schema.model_fields)
+    for name, field in schema.model_fields.items():
+        nested = getattr(field.annotation, "model_fields", None)
+        if nested is not None:
+            assert set(answer[name]) == set(nested)
+
+
+def test_problems_and_steps_too():
+    _, problem = a.problem(404, "It is not there.", hint="", evidence="", errors=[])
+    assert set(problem) == set(Problem.model_fields)
+    assert {"dry_run", "title", "steps"} == set(Plan.model_fields)
+    step_schema = OperationOut.model_fields["steps"].annotation.__args__[0]
+    assert set(a.step("x", "X")) == set(step_schema.model_fields)

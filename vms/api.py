@@ -1,0 +1,182 @@
+"""VMs over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from ninja import Field, Query, Router
+
+from drives.api import DRIVES
+from drives.models import Drive
+from drives.schemas import DriveOut
+from images.models import Image
+from nexus_site.core.http import STARTED, carry_out, wait_for_more
+from nexus_site.core.ids import resolve
+from nexus_site.core.pagination import PageQuery, Slice, paginate
+from nexus_site.core.schemas import ChangeQuery, Page, TextPage
+from vms import queries, services
+from vms.models import VM
+from vms.schemas import (
+    AttachDrive,
+    BootOut,
+    CreateVM,
+    CreateVMFromRootfs,
+    DeleteQuery,
+    StopVM,
+    TransitionOut,
+    UpdateVM,
+    VMDetail,
+    VMOut,
+    VMState,
+)
+
+router = Router(tags=["VMs"])
+drive_router = Router(tags=["drives"])
+
+
+class VMQuery(PageQuery):
+    state: VMState | None = None
+    name: str = Field("", description="Only VMs whose name contains this.")
+    image: str = Field("", description="Only VMs on this image (name or ID).")
+
+
+@router.get("/vms", response=Page[VMOut])
+def list_vms(request: HttpRequest, query: Query[VMQuery]) -> Slice:
+    rows = queries.vm_list()
+    if query.state:
+        rows = rows.filter(state=query.state)
+    if query.name:
+        rows = rows.filter(name__icontains=query.name)
+    if query.image:
+        image = resolve(Image.objects.all(), query.image)
+        rows = rows.filter(attachments__is_root=True, attachments__drive__image=image)
+    return paginate(rows, query, "-created_at", "name", "state", "state_since")
+
+
+@router.post("/vms", response=STARTED)
+def create_vm(request: HttpRequest, data: CreateVM, query: Query[ChangeQuery]) -> HttpResponse:
+    """Make a VM from an image or around a drive; with ``start``, start it too."""
+    return carry_out(request, query, lambda: services.create_vm(**data.model_dump()))
+
+
+@router.post("/vms/from-rootfs", response=STARTED)
+def create_vm_from_rootfs(
+    request: HttpRequest, data: CreateVMFromRootfs, query: Query[ChangeQuery]
+) -> HttpResponse:
+    """From a distribution to a ready VM: rootfs, template, build, image, drive, VM, start."""
+    return carry_out(request, query, lambda: services.create_from_rootfs(**data.model_dump()))
+
+
+@router.get("/vms/{ref}", response=VMDetail)
+def get_vm(request: HttpRequest, ref: str) -> VM:
+    return resolve(queries.vm_detail(), ref)
+
+
+@router.patch("/vms/{ref}", response=VMDetail)
+def update_vm(
+    request: HttpRequest, ref: str, data: UpdateVM, query: Query[ChangeQuery]
+) -> HttpResponse:
+    """Rename a VM; change its size while it is at rest."""
+    vm = resolve(VM.objects.all(), ref)
+
+    @transaction.atomic
+    def change() -> VM:
+        if data.name is not None and data.name != vm.name:
+            services.rename_vm(vm, data.name)
+        if data.vcpu_count is not None or data.mem_size_mib is not None:
+            services.update_vm(vm, vcpu_count=data.vcpu_count, mem_size_mib=data.mem_size_mib)
+        return queries.vm_detail().get(pk=vm.pk)
+
+    return carry_out(request, query, change, shown_as=VMDetail)
+
+
+@router.delete("/vms/{ref}", response=STARTED)
+def delete_vm(
+    request: HttpRequest, ref: str, query: Query[ChangeQuery], options: Query[DeleteQuery]
+) -> HttpResponse:
+    """Delete a VM and, unless ``keep_drives``, its drives."""
+    vm = resolve(VM.objects.all(), ref)
+    return carry_out(request, query, lambda: services.delete_vm(vm, **options.model_dump()))
+
+
+@router.post("/vms/{ref}/start", response=STARTED)
+def start_vm(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
+    """Start a VM at rest; the operation ends when its agent has said hello."""
+    vm = resolve(VM.objects.all(), ref)
+    return carry_out(request, query, lambda: services.start_vm(vm))
+
+
+@router.post("/vms/{ref}/stop", response=STARTED)
+def stop_vm(
+    request: HttpRequest,
+    ref: str,
+    query: Query[ChangeQuery],
+    data: StopVM = StopVM(),  # noqa: B008  (ninja reads the default)
+) -> HttpResponse:
+    """Shut a VM down: its agent first, then the power button, then kill."""
+    vm = resolve(VM.objects.all(), ref)
+    return carry_out(request, query, lambda: services.stop_vm(vm, force=data.force))
+
+
+@router.post("/vms/{ref}/restart", response=STARTED)
+def restart_vm(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
+    vm = resolve(VM.objects.all(), ref)
+    return carry_out(request, query, lambda: services.restart_vm(vm))
+
+
+@router.get("/vms/{ref}/history", response=Page[TransitionOut])
+def list_history(request: HttpRequest, ref: str, query: Query[PageQuery]) -> Slice:
+    """Every move of the VM's state, oldest first; crashes carry their post-mortem."""
+    vm = resolve(VM.objects.all(), ref)
+    return paginate(vm.history.all(), query, "number")
+
+
+@router.get("/vms/{ref}/boots", response=Page[BootOut])
+def list_boots(request: HttpRequest, ref: str, query: Query[PageQuery]) -> Slice:
+    """Every start of the VM, newest first."""
+    vm = resolve(VM.objects.all(), ref)
+    return paginate(vm.boots.select_related("kernel"), query, "-number")
+
+
+@router.get("/vms/{ref}/console", response=TextPage)
+def get_console(
+    request: HttpRequest,
+    ref: str,
+    offset: int = -65536,
+    wait: Annotated[float, Query(ge=0, le=60)] = 0,
+) -> Any:
+    """A piece of the serial console from byte ``offset`` (negative: from the end).
+
+    ``wait`` waits so many seconds for more when there is nothing beyond ``offset`` yet.
+    """
+    vm = resolve(VM.objects.all(), ref)
+    return wait_for_more(lambda: services.read_console(vm, offset), wait)
+
+
+@drive_router.post("/drives/{ref}/attach", response=DriveOut)
+def attach_drive(
+    request: HttpRequest, ref: str, data: AttachDrive, query: Query[ChangeQuery]
+) -> HttpResponse:
+    """Put a drive into a VM at rest, by default as its root."""
+    drive = resolve(Drive.objects.all(), ref)
+    vm = resolve(VM.objects.all(), data.vm)
+
+    def change() -> Drive:
+        services.attach_drive(vm, drive, is_root=data.is_root, read_only=data.read_only)
+        return DRIVES.get(pk=drive.pk)
+
+    return carry_out(request, query, change, shown_as=DriveOut)
+
+
+@drive_router.post("/drives/{ref}/detach", response=DriveOut)
+def detach_drive(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
+    """Take a drive out of its VM, which must be at rest."""
+    drive = resolve(Drive.objects.all(), ref)
+
+    def change() -> Drive:
+        services.detach_drive(drive)
+        return DRIVES.get(pk=drive.pk)
+
+    return carry_out(request, query, change, shown_as=DriveOut)

@@ -1,0 +1,148 @@
+"""What the JSON API of VMs takes and gives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, cast
+
+from ninja import Field, Schema
+
+from nexus_site.core.schemas import ID, Input, Ref, listed
+from vms.models import VM
+from vms.states import Desired, State
+
+VMState = Annotated[State, listed(State)]
+Name = Field("", max_length=63, description="A DNS label. Left out, a name is generated.")
+VcpuCount = Field(1, ge=1, le=1024)
+MemSizeMib = Field(512, ge=1, le=64 * 1024 * 1024)
+
+
+class AttachedDrive(Schema):
+    id: ID
+    name: str
+    size_bytes: int
+    is_root: bool
+    read_only: bool
+
+
+class VMOut(Schema):
+    """A VM as lists show it."""
+
+    id: ID
+    name: str
+    state: VMState
+    state_since: datetime
+    desired_state: Annotated[Desired, listed(Desired)]
+    vcpu_count: int
+    mem_size_mib: int
+    hypervisor: str
+    kernel: Ref | None = Field(description="Null: the default kernel at each start.")
+    image: Ref | None = Field(description="What its root drive was made from.")
+    drives: list[AttachedDrive]
+    agent_version: str | None
+    heartbeat_at: datetime | None = Field(description="When its agent was heard last.")
+    created_at: datetime
+
+    @staticmethod
+    def resolve_drives(vm: VM) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": attachment.drive.id,
+                "name": attachment.drive.name,
+                "size_bytes": attachment.drive.size_bytes,
+                "is_root": attachment.is_root,
+                "read_only": attachment.read_only,
+            }
+            for attachment in vm.attachments.all()
+        ]
+
+    @staticmethod
+    def resolve_agent_version(vm: VM) -> str | None:
+        return cast("str | None", vm.agent.get("agent_version"))
+
+
+class BootOut(Schema):
+    """One start of a VM."""
+
+    id: ID
+    number: int
+    hypervisor: str
+    hypervisor_version: str
+    accelerator: str
+    kernel: Ref | None
+    launched_at: datetime | None
+    hello_at: datetime | None
+    seconds_to_hello: float | None
+    ended_at: datetime | None
+    exit: dict[str, Any] | None
+
+    @staticmethod
+    def resolve_exit(boot: Any) -> dict[str, Any] | None:
+        return boot.exit or None
+
+
+class VMDetail(VMOut):
+    mac: str
+    agent: dict[str, Any] = Field(description="What the agent said in its last hello.")
+    heartbeat: dict[str, Any] = Field(description="The agent's last answer.")
+    last_boot: BootOut | None
+
+    @staticmethod
+    def resolve_last_boot(vm: VM) -> Any:
+        return next(iter(vm.boots.all()), None)
+
+
+class TransitionOut(Schema):
+    """One move of a VM's state; ``from_state`` is empty for its creation."""
+
+    number: int
+    at: datetime
+    from_state: str
+    to_state: VMState
+    reason: str
+    actor: str
+    operation_id: ID | None
+    detail: dict[str, Any]
+
+
+class CreateVM(Input):
+    """A VM from an image, which gets a drive of its own, or with a drive as its root."""
+
+    name: str = Name
+    image: str = Field("", description="Name or ID; not with a drive.")
+    drive: str = Field("", description="Name or ID; not with an image.")
+    vcpu_count: int = VcpuCount
+    mem_size_mib: int = MemSizeMib
+    kernel: str = Field("", description="Name or ID; left out, the default kernel.")
+    start: bool = False
+
+
+class CreateVMFromRootfs(Input):
+    distro: str = Field(min_length=1, max_length=40, examples=["alpine"])
+    version: str = Field(min_length=1, max_length=40, examples=["3.23"])
+    name: str = Name
+    vcpu_count: int = VcpuCount
+    mem_size_mib: int = MemSizeMib
+
+
+class UpdateVM(Input):
+    """What is left out stays as it is."""
+
+    name: str | None = Field(None, min_length=1, max_length=63)
+    vcpu_count: int | None = Field(None, ge=1, le=1024)
+    mem_size_mib: int | None = Field(None, ge=1, le=64 * 1024 * 1024)
+
+
+class StopVM(Input):
+    force: bool = Field(default=False, description="Kill the VMM without asking the guest.")
+
+
+class DeleteQuery(Schema):
+    force: bool = Field(False, description="Stop the VM first if it runs.")
+    keep_drives: bool = Field(False, description="Keep its drives; they can be attached again.")
+
+
+class AttachDrive(Input):
+    vm: str = Field(description="Name or ID of a VM at rest.")
+    is_root: bool = True
+    read_only: bool = False
