@@ -96,9 +96,19 @@ def check(image: Path) -> None:
 def grow(image: Path) -> None:
     """Let the file system on ``image`` use all of the (larger) file.
 
-    Replays its journal and repairs what is safe to repair first. Not for a mounted disk.
+    Replays its journal and repairs what is safe to repair first; ``Broken`` where that is not
+    enough. Not for a disk in use.
     """
-    run_tool("e2fsck", ["-fp", image], accept=(0, 1))  # 1: it repaired something
+    try:
+        run_tool("e2fsck", ["-fp", image], accept=(0, 1))  # 1: it repaired something
+    except ToolFailed as error:
+        raise Broken(
+            "The file system has errors that cannot be repaired without a decision, "
+            "so it was not grown.",
+            detail=error.detail,
+            hint="Look at them with e2fsck -f on a copy of the drive.",
+            code="file-system-damaged",
+        ) from error
     run_tool("resize2fs", [image])
 
 

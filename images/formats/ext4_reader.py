@@ -112,6 +112,7 @@ class Ext4:
             blocks |= struct.unpack_from("<I", raw, 0x150)[0] << 32
         self.block_size = 1024 << log_size if log_size <= 6 else 0
         self._inodes, self._blocks = inodes, blocks
+        self.size_bytes = blocks * self.block_size
         self._check_geometry()
         self._descriptors_at = (first_block + 1) * self.block_size
         self._read_block = functools.lru_cache(maxsize=512)(self._read_block_uncached)
@@ -126,7 +127,7 @@ class Ext4:
             or not self._inodes
         ):
             raise _damaged("its superblock contradicts itself")
-        if self._blocks * self.block_size > self._disk.size:
+        if self.size_bytes > self._disk.size:
             raise _damaged("it is larger than its disk")
 
     def walk(self) -> Iterator[tuple[str, Inode]]:

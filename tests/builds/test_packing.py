@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from images.formats.e2fsprogs import check
 from images.trees import Tree
 from nexus_site.core.errors import Invalid
 from tests.builds.packing_trees import IDENTITY, SIZE, facts, fill, read_back
+from tests.forked import start_forked
 from tests.images.formats.ext4_images import debugfs
 
 
@@ -167,11 +167,8 @@ def pack_as_nobody(directory: Path, result: Connection) -> None:
 def test_an_ordinary_user_packs_the_same_bytes(
     full_tree: Tree, tmp_path: Path, nobodys_directory: Path
 ) -> None:
-    fork = multiprocessing.get_context("fork")
-    here, there = fork.Pipe()
-    worker = fork.Process(target=pack_as_nobody, args=(nobodys_directory, there))
-    worker.start()
-    found = here.recv()
+    worker, result = start_forked(pack_as_nobody, nobodys_directory)
+    found = result.recv()
     worker.join()
     pack_ext4(full_tree, tmp_path / "image", SIZE, **IDENTITY)
     assert found == sha256_of(tmp_path / "image")
