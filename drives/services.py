@@ -49,13 +49,7 @@ def create_drive(image: Image, *, name: str = "", size_mib: int | None = None) -
 @transaction.atomic
 def delete_drive(drive: Drive) -> Operation:
     """Delete a drive for good. Raises ``Conflict`` that names the VM it is attached to."""
-    attachment = getattr(drive, "attachment", None)
-    if attachment is not None:
-        raise Conflict(
-            f"The drive “{drive.name}” is attached to the VM “{attachment.vm.name}”.",
-            hint=f"Detach it first: nexusctl drive detach {drive.name}",
-            code="drive-attached",
-        )
+    _require_detached(drive)
     if not Drive.objects.filter(pk=drive.pk, state=Drive.State.READY).update(
         state=Drive.State.DELETING
     ):
@@ -116,10 +110,21 @@ def require_file(drive: Drive) -> Path:
 
 def discard(drive: Drive) -> None:
     """Delete the drive's storage, then its row; safe to repeat."""
+    _require_detached(drive)
     storage().delete(drive.ref)
     with transaction.atomic():
         events.append("drive.deleted", drive)
         Drive.objects.filter(pk=drive.pk).delete()
+
+
+def _require_detached(drive: Drive) -> None:
+    attachment = getattr(drive, "attachment", None)
+    if attachment is not None:
+        raise Conflict(
+            f"The drive “{drive.name}” is attached to the VM “{attachment.vm.name}”.",
+            hint=f"Detach it first: nexusctl drive detach {drive.name}",
+            code="drive-attached",
+        )
 
 
 # What workers run

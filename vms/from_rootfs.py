@@ -28,8 +28,15 @@ def plan(operation: Operation) -> Plan:
         Step("build", "Build the image", build, done=image_is_there),
         Step("image", "Check the image", check_image),
         Step("drive", "Make the drive", make_drive, undo=drop_drive),
-        Step("vm", "Make the VM", make_vm, keeps=True),
-        Step("start", "Start the VM", start, done=lifecycle.already_launched, undo=lifecycle.kill),
+        Step("vm", "Make the VM", make_vm, undo=drop_vm, keeps=True),
+        Step(
+            "start",
+            "Start the VM",
+            start,
+            done=lifecycle.already_launched,
+            undo=lifecycle.kill,
+            keeps=True,
+        ),
         Step("agent", "Wait for the agent", lifecycle.wait_for_agent),
     ]
 
@@ -100,7 +107,7 @@ def drop_drive(run: Run) -> None:
 
 def make_vm(run: Run) -> str:
     if run.made.get("vm") and VM.objects.filter(pk=NexusID.parse(run.made["vm"])).exists():
-        return run.params["name"]
+        return "it is there"
     with transaction.atomic():
         vm = services.new_vm(
             run.params["name"],
@@ -114,6 +121,12 @@ def make_vm(run: Run) -> str:
         run.operation.subject_id = vm.pk
         run.keep(vm=vm.ref)
     return vm.name
+
+
+def drop_vm(run: Run) -> None:
+    vm = VM.objects.filter(pk=NexusID.parse(run.made["vm"])).first() if "vm" in run.made else None
+    if vm is not None:
+        lifecycle.remove(vm)
 
 
 def start(run: Run) -> str:

@@ -26,8 +26,8 @@ from vms.drivers import driver_for
 from vms.hypervisors.base import Disk, Exit, Handle, VmmSpec
 from vms.models import VM
 from vms.paths import make_vm_dir, remove_vm_dir, vm_dir
-from vms.states import AT_REST, State
-from vms.transitions import move
+from vms.states import ALIVE, AT_REST, State
+from vms.transitions import move, try_move
 
 POLL = 0.05  # seconds between two looks at a row or a process
 
@@ -177,7 +177,10 @@ def wait_for_agent(run: Run) -> str:
 
 def kill(run: Run) -> None:
     """Undo of a launch: nothing of the VMM is left."""
-    outcomes.end_vmm(vm_of(run))
+    vm = vm_of(run)
+    try_move(vm, State.STOPPING, "the start is undone", only_from=ALIVE)
+    ended = outcomes.end_vmm(vm)
+    outcomes.vmm_ended(vm, ended)
 
 
 def start_as_child(run: Run) -> str | None:
@@ -280,8 +283,8 @@ def create_failed(operation: Operation, error: NexusError) -> None:
     with transaction.atomic():
         vm = VM.objects.filter(pk=NexusID.parse(operation.params["vm"])).first()
         if vm is not None:
-            events.append("vm.deleted", vm, reason=error.text)
-            vm.delete()
+            remove(vm)
+        drive.refresh_from_db()
         drive_services.discard(drive)
 
 
@@ -291,11 +294,16 @@ def delete_row(run: Run) -> str | None:
     if vm is None:
         return "it is gone already"
     run.keep(drives=[a.drive.ref for a in vm.attachments.select_related("drive")])
+    remove(vm)
+    return None
+
+
+def remove(vm: VM) -> None:
+    """The row of a VM that has no VMM, with its history and its files; drives stay."""
     remove_vm_dir(vm)
     with transaction.atomic():
         events.append("vm.deleted", vm)
         vm.delete()
-    return None
 
 
 def delete_drives(run: Run) -> str:

@@ -137,13 +137,14 @@ def start_failed(vm: VM, error: NexusError) -> None:
     try_move(vm, State.FAILED, error.text, detail=detail)
 
 
-def end_vmm(vm: VM) -> None:
+def end_vmm(vm: VM) -> Exit:
     """Kill the VM's VMM if one runs, and remove what it left; logs stay."""
     driver = driver_for(vm.hypervisor)
     found = driver.adopt(vm_dir(vm))
     if isinstance(found, Handle):
-        driver.kill(found)
+        found = driver.kill(found)
     driver.cleanup(vm_dir(vm))
+    return found or Exit(None, None, None)
 
 
 def not_ready(vm: VM) -> NexusError:

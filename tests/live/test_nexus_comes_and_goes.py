@@ -96,8 +96,8 @@ def wait_for_end(server: Server, operation: str) -> dict[str, Any]:
 def wait_for_event(server: Server, kind: str, subject: str) -> dict[str, Any]:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        for event in reversed(server.get("/v1/events?limit=200")["items"]):
-            if event["kind"] == kind and event["subject_id"] == subject:
+        for event in reversed(server.get("/v1/events?limit=500")["items"]):
+            if event["kind"] == kind and event["subject"]["id"] == subject:
                 found: dict[str, Any] = event
                 return found
         time.sleep(0.1)

@@ -80,7 +80,7 @@ def exit_status(handle: Handle, timeout: float = RECORD_SECONDS) -> Exit | None:
     while not is_running(handle):
         monitored = monitor.runs(handle.monitor_pid, handle.monitor_started)
         record = _read(handle.vm_dir / "exit.json")
-        if record and (record["pid"], record["started"]) == (handle.pid, handle.started):
+        if record and (record.get("pid"), record.get("started")) == (handle.pid, handle.started):
             return Exit(record["code"], record["signal"], record["at"])
         if not monitored or time.monotonic() > deadline:
             return UNSEEN

@@ -1,0 +1,95 @@
+"""VMs in the admin: to look at, to search, and to start, stop and delete by the services."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+
+from nexus_site.core.admin import ReadOnlyAdmin
+from vms import services
+from vms.models import VM, Attachment, Boot, Transition
+
+
+@admin.register(VM)
+class VMAdmin(ReadOnlyAdmin):
+    list_display = (
+        "name",
+        "ref",
+        "state",
+        "desired_state",
+        "vcpu_count",
+        "mem_size_mib",
+        "kernel",
+        "heartbeat_at",
+        "created_at",
+    )
+    list_filter = ("state", "desired_state", "hypervisor")
+    list_select_related = ("kernel",)
+    search_fields = ("name", "mac")
+    actions = ("start", "stop", "force_stop", "restart", "delete_vms")
+
+    @admin.action(description="Start selected VMs", permissions=["operate"])
+    def start(self, request: HttpRequest, rows: QuerySet[VM]) -> None:
+        self.call_for_each(request, rows, services.start_vm, "Starting")
+
+    @admin.action(description="Stop selected VMs", permissions=["operate"])
+    def stop(self, request: HttpRequest, rows: QuerySet[VM]) -> None:
+        self.call_for_each(request, rows, services.stop_vm, "Stopping")
+
+    @admin.action(description="Force selected VMs off", permissions=["operate"])
+    def force_stop(self, request: HttpRequest, rows: QuerySet[VM]) -> HttpResponse | None:
+        question = "Kill these VMs without asking their guests?"
+        if page := self.confirm(request, rows, "force_stop", question):
+            return page
+        self.call_for_each(request, rows, lambda vm: services.stop_vm(vm, force=True), "Killing")
+        return None
+
+    @admin.action(description="Restart selected VMs", permissions=["operate"])
+    def restart(self, request: HttpRequest, rows: QuerySet[VM]) -> None:
+        self.call_for_each(request, rows, services.restart_vm, "Restarting")
+
+    @admin.action(description="Delete selected VMs and their drives", permissions=["operate"])
+    def delete_vms(self, request: HttpRequest, rows: QuerySet[VM]) -> HttpResponse | None:
+        question = "Delete these VMs and their drives?"
+        if page := self.confirm(request, rows, "delete_vms", question):
+            return page
+        self.call_for_each(request, rows, services.delete_vm, "Deleting")
+        return None
+
+
+@admin.register(Attachment)
+class AttachmentAdmin(ReadOnlyAdmin):
+    list_display = ("ref", "drive", "vm", "is_root", "read_only")
+    list_filter = ("is_root", "read_only")
+    list_select_related = ("drive", "vm")
+    search_fields = ("vm__name", "drive__name")
+    search_ids = ("pk", "vm_id", "drive_id")
+    actions = ("detach",)
+
+    @admin.action(description="Detach selected drives", permissions=["operate"])
+    def detach(self, request: HttpRequest, rows: QuerySet[Attachment]) -> None:
+        def detach_one(row: Attachment) -> None:
+            services.detach_drive(row.drive)
+
+        self.call_for_each(request, rows, detach_one, "Detached")
+
+
+@admin.register(Transition)
+class TransitionAdmin(ReadOnlyAdmin):
+    list_display = ("number", "at", "vm", "from_state", "to_state", "reason", "actor")
+    list_filter = ("to_state",)
+    list_select_related = ("vm",)
+    search_fields = ("vm__name", "reason", "actor")
+    search_ids = ("vm_id", "operation_id")
+    ordering = ("-number",)
+
+
+@admin.register(Boot)
+class BootAdmin(ReadOnlyAdmin):
+    list_display = ("ref", "vm", "number", "accelerator", "launched_at", "hello_at", "ended_at")
+    list_filter = ("hypervisor", "accelerator")
+    list_select_related = ("vm",)
+    search_fields = ("vm__name",)
+    search_ids = ("pk", "vm_id")
+    ordering = ("-created_at",)

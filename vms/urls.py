@@ -1,0 +1,21 @@
+from django.urls import path
+
+from vms import views
+
+app_name = "vms"
+urlpatterns = [
+    path("vms/", views.vm_list, name="list"),
+    path("vms/new/", views.new, name="new"),
+    path("vms/new/preview/", views.preview, name="preview"),
+    path("vms/new/from-image/", views.from_image, name="from-image"),
+    path("vms/<str:ref>/", views.detail, name="detail"),
+    path("vms/<str:ref>/console.log", views.console_text, name="console"),
+    path("vms/<str:ref>/start/", views.start, name="start"),
+    path("vms/<str:ref>/stop/", views.stop, name="stop"),
+    path("vms/<str:ref>/restart/", views.restart, name="restart"),
+    path("vms/<str:ref>/rename/", views.rename, name="rename"),
+    path("vms/<str:ref>/resize/", views.resize, name="resize"),
+    path("vms/<str:ref>/delete/", views.delete, name="delete"),
+    path("vms/<str:ref>/attach/", views.attach_drive, name="attach"),
+    path("drives/<str:drive_ref>/detach/", views.detach_drive, name="detach"),
+]

@@ -1,0 +1,25 @@
+"""Which verbs a VM takes now, and why not the others: for buttons that explain themselves."""
+
+from __future__ import annotations
+
+from vms.models import VM
+from vms.states import ALIVE, AT_REST, WITH_VMM, State
+
+
+def why_not(vm: VM, verb: str) -> str:
+    """Why ``verb`` (start, stop, force, restart, change, delete) cannot be done now; empty
+    when it can. The services have the last word; this only spares people a refusal.
+    """
+    if verb == "start":
+        if vm.state not in AT_REST:
+            return f"It is {vm.state}; only a VM at rest can be started."
+        return "" if vm.image else "It has no root drive; attach one first."
+    if verb == "stop" and vm.state not in ALIVE | {State.STARTING}:
+        return f"It is {vm.state}; there is nothing to stop."
+    if verb == "force" and vm.state not in WITH_VMM:
+        return f"It is {vm.state}; there is nothing to kill."
+    if verb == "restart" and vm.state not in ALIVE:
+        return f"It is {vm.state}; only a running VM can be restarted."
+    if verb == "change" and vm.state not in AT_REST:
+        return f"It is {vm.state}; stop it first."
+    return ""
