@@ -264,14 +264,13 @@ class Session:
     async def send_data(self, stream: Stream, data: bytes) -> None:
         """Send a frame of data once there is room for it on the way to the guest."""
         async with self._write_lock:
+            try:
+                await self._writer.drain()  # first: a call that gives up here has added nothing
+            except OSError as error:
+                self.fail(str(error) or "it was cut")
             self._check_open()
             flags = stream.take_flags()
             self._writer.write(HEADER.pack(0, Type.DATA, flags, stream.number, len(data)) + data)
-            try:
-                await self._writer.drain()
-            except OSError as error:
-                self.fail(str(error) or "it was cut")
-                raise gone(self._closed.result()) from error
 
     def _check_open(self) -> None:
         if self._closed.done():

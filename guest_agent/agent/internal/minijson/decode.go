@@ -231,7 +231,8 @@ func (d *decoder) escape() (rune, bool) {
 	return 0, false
 }
 
-// unicode reads the four digits of \uXXXX and, of a surrogate pair, both halves.
+// unicode reads the four digits of \uXXXX and, of a surrogate pair, both halves. Half a pair is
+// U+FFFD, and what follows it counts by itself.
 func (d *decoder) unicode() (rune, bool) {
 	first, ok := d.hex4()
 	if !ok || !utf16.IsSurrogate(first) {
@@ -240,9 +241,14 @@ func (d *decoder) unicode() (rune, bool) {
 	if d.at+2 > len(d.text) || string(d.text[d.at:d.at+2]) != `\u` {
 		return utf8.RuneError, true
 	}
+	after := d.at
 	d.at += 2
 	second, ok := d.hex4()
-	return utf16.DecodeRune(first, second), ok
+	pair := utf16.DecodeRune(first, second)
+	if pair == utf8.RuneError {
+		d.at = after
+	}
+	return pair, ok
 }
 
 func (d *decoder) hex4() (rune, bool) {

@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-const (
-	maxStreams = 256
-	// stallTimeout is how long the rest of a frame may take once its header has come. Where the
-	// host was replaced in the middle of a frame, this is what notices.
-	stallTimeout = 5 * time.Second
-)
+const maxStreams = 256
+
+// stallTimeout is how long the rest of a frame may take once its header has come. Where the host
+// was replaced in the middle of a frame, this is what notices. Tests shorten it.
+var stallTimeout = 5 * time.Second
 
 // Conn is what a session runs on.
 type Conn interface {
