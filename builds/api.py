@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from django.http import HttpRequest, HttpResponse
 from ninja import Field, Query, Router
@@ -10,10 +10,11 @@ from ninja import Field, Query, Router
 from builds import services
 from builds.models import Build, Template
 from builds.schemas import BuildLog, BuildOut, BuildState, CreateTemplate, TemplateOut, TriggerBuild
+from builds.services import LogPage
 from images import services as image_services
 from images.models import Rootfs
 from nexus_site.core.errors import Invalid, NotFound
-from nexus_site.core.http import STARTED, carry_out, wait_for_more
+from nexus_site.core.http import STARTED, carry_out, poll
 from nexus_site.core.ids import resolve
 from nexus_site.core.pagination import PageQuery, Slice, paginate
 from nexus_site.core.schemas import ChangeQuery, Page
@@ -98,10 +99,15 @@ def get_build_log(
     ref: str,
     offset: Annotated[int, Query(ge=0)] = 0,
     wait: Annotated[float, Query(ge=0, le=60)] = 0,
-) -> Any:
+) -> LogPage:
     """A piece of the log; ``wait`` waits so many seconds for more while the build runs."""
     build = resolve(BUILDS.all(), ref)
-    return wait_for_more(lambda: services.read_log(build, offset), wait)
+
+    def read() -> LogPage:
+        build.refresh_from_db(fields=["state"])  # before the log: after its end nothing is added
+        return services.read_log(build, offset)
+
+    return poll(read, lambda page: bool(page.text) or page.ended, wait)
 
 
 def _rootfs(data: CreateTemplate) -> Rootfs:

@@ -34,7 +34,17 @@ from nexus_site.core.steps import Plan, Run, Step
 #: UUIDs of file systems are derived from this and the image's ID, so they can be made again.
 NAMESPACE = uuid.UUID("6e657875-7300-4d69-8372-6f564d730001")
 #: Left out of images: Nexus brings kernel and initrd, and these belong to one machine alone.
-LEFT_OUT = ("boot", "etc/machine-id", "etc/hostname", "var/cache/apk", "lost+found")
+LEFT_OUT = (
+    "boot",
+    "etc/hostname",
+    "etc/machine-id",
+    "lost+found",
+    "var/cache/apk",
+    # The agent of the product that the embedded Alpine was made for; ours takes its place.
+    "etc/init.d/quicksand-guest-agent",
+    "etc/runlevels/boot/quicksand-guest-agent",
+    "usr/local/bin/quicksand-guest-agent",
+)
 AGENT = "usr/bin/nexus-agent"
 METADATA = "etc/nexus/image.yaml"
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from images.files import data_ranges
+
 BLOCK = 4096
 _ZEROS = bytes(BLOCK)
 _CHUNK = 1 << 20
@@ -21,7 +23,7 @@ def content_digest(path: Path) -> str:
     with path.open("rb", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         digest.update(size.to_bytes(8, "big"))
-        for start, end in _data_ranges(file.fileno(), size):
+        for start, end in _whole_blocks(file.fileno(), size):
             file.seek(start)
             for offset in range(start, end, _CHUNK):
                 chunk = file.read(min(_CHUNK, end - offset))
@@ -33,16 +35,10 @@ def content_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+def _whole_blocks(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """Where the file has data, widened to whole blocks; ranges never share a block."""
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(fd, position, os.SEEK_DATA)
-        except OSError:
-            return
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-        start = max(start - start % BLOCK, position)
-        end = min(-(-end // BLOCK) * BLOCK, size)
-        yield start, end
-        position = end
+    done = 0
+    for start, end in data_ranges(fd, size):
+        start = max(start - start % BLOCK, done)
+        done = min(-(-end // BLOCK) * BLOCK, size)
+        yield start, done

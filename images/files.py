@@ -113,7 +113,7 @@ def copy_sparse(source: Path, target: Path, progress: Progress = no_progress) ->
         size = os.fstat(source_fd).st_size
         os.ftruncate(target_fd, 0)
         os.ftruncate(target_fd, size)
-        for start, end in _data_ranges(source_fd, size):
+        for start, end in data_ranges(source_fd, size):
             while start < end:
                 start += _copy_step(source_fd, target_fd, start, min(_COPY_STEP, end - start))
                 progress(start, size)
@@ -149,7 +149,7 @@ def _copy_through_buffer(source: int, target: int, offset: int, length: int) -> 
     return written
 
 
-def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """Where a file has data: (start, end) pairs in order; one for all where nobody can tell."""
     offset = 0
     while offset < size:

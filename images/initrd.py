@@ -19,8 +19,12 @@ from pathlib import Path, PurePosixPath
 from nexus_site.core.errors import Invalid
 
 # What a root on a virtio disk needs, and what is good to have before the distribution's init.
+# The tiny power button turns the ACPI button into a signal to PID 1, without an input daemon.
 ROOT_MODULES = ("virtio_blk", "ext4")
-EXTRA_MODULES = ("virtio_net", "virtio_rng", "vmw_vsock_virtio_transport", "af_packet")
+EXTRA_MODULES = (
+    *("virtio_net", "af_packet", "vmw_vsock_virtio_transport"),
+    *("virtio_rng", "tiny_power_button"),
+)
 
 DIRECTORIES = ("dev", "lib", "lib/modules", "newroot", "proc", "sys")
 NEWC_MAGIC = b"070701"

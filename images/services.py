@@ -12,6 +12,7 @@ from django.db import transaction
 from guest_agent.binary import agent_digest, agent_path, agent_version
 from images import initrd, providers
 from images.digest import content_digest
+from images.files import move_file, sweep
 from images.models import Image, Kernel, Rootfs
 from images.providers.base import KernelOffer, KernelProvider, RootfsOffer
 from images.providers.embedded import EmbeddedProvider
@@ -41,6 +42,12 @@ def host_arch() -> str:
     """The architecture of guests that run here: ``x86_64`` or ``aarch64``."""
     machine = platform.machine()
     return {"arm64": "aarch64", "amd64": "x86_64"}.get(machine, machine)
+
+
+def sweep_assets() -> None:
+    """Remove what killed downloads left half done; run when a worker starts."""
+    for directory in (assets_dir() / "rootfs", *(assets_dir() / "kernels").glob("*")):
+        sweep(directory)
 
 
 # Root file systems
@@ -224,8 +231,7 @@ def publish_image(
     target = image_path(image)
     if source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        source.chmod(0o400)
-        source.replace(target)
+        move_file(source, target, 0o400)
     status = target.stat()
     image.size_bytes, image.used_bytes = status.st_size, status.st_blocks * 512
     image.digest = content_digest(target)

@@ -9,6 +9,8 @@ from huey.consumer_options import ConsumerConfig
 from huey.contrib.djhuey import HUEY
 
 from builds import services as build_services
+from drives.services import storage
+from images import services as image_services
 from nexus_site.core import operations
 from vms.supervisor import Supervisor
 
@@ -23,8 +25,9 @@ class Worker:
 
     def run(self) -> None:
         """Repair what the last worker left, then work; returns after a signal."""
+        for sweep in (build_services.sweep, image_services.sweep_assets, storage().sweep):
+            sweep()
         operations.sweep(everything_is_mine=True)
-        build_services.sweep()
         self.supervisor.start()
         options = ConsumerConfig(**settings.HUEY["consumer"])
         consumer = HUEY.create_consumer(**options.values)
