@@ -114,12 +114,11 @@ class StatusOut(Schema):
 @status_router.get("/status", response=StatusOut)
 def get_status(request: HttpRequest) -> dict[str, Any]:
     """The server at a glance: VMs by state, work under way, the host's capacity."""
-    open_states = [operation.state for operation in open_operations()]
     return {
         "version": __version__,
         "vms": vm_services.counts_by_state(),
         "operations": {
-            state: open_states.count(state)
+            state: open_operations().filter(state=state).count()
             for state in (Operation.State.QUEUED, Operation.State.RUNNING)
         },
         "host": vm_services.host_capacity(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -43,7 +44,7 @@ class Client:
         """The answer as parsed JSON; None when it has no content."""
         patience = PATIENCE + float((query or {}).get("wait") or 0)
         with self._open(method, path, query or {}, body, patience) as response:
-            content = self._read(response)
+            content = response.read()
         try:
             return json.loads(content) if content else None
         except ValueError as error:
@@ -57,20 +58,20 @@ class Client:
             yield from page["items"]
             cursor = page["next_cursor"]
 
-    def events(self, after: int | None) -> Iterator[dict[str, Any]]:
-        """Events after number ``after`` (None: from now) as they come, until the server ends."""
-        query = {} if after is None else {"after": after}
-        with self._open("GET", "/events/stream", query, None, PATIENCE) as response:
-            for line in self._lines(response):
-                if line.startswith("data: "):
-                    yield json.loads(line.removeprefix("data: "))
+    def events(self, after: int) -> Iterator[dict[str, Any]]:
+        """Events after number ``after`` as they come, until the stream ends."""
+        with self._open("GET", "/events/stream", {"after": after}, None, PATIENCE) as response:
+            for line in response:
+                if line.startswith(b"data: "):
+                    yield json.loads(line.removeprefix(b"data: "))
 
+    @contextmanager
     def _open(
         self, method: str, path: str, query: Query, body: JSON, patience: float
-    ) -> HTTPResponse:
-        """The response to a request, its status checked; closing it closes the connection."""
+    ) -> Iterator[HTTPResponse]:
+        """The response to a request, its status checked; its connection is closed after."""
         connection = self._connection_class(self._host, self._port, timeout=CONNECT_PATIENCE)
-        try:
+        with closing(connection), self._unreachable():
             connection.connect()
             connection.sock.settimeout(patience)
             connection.request(
@@ -79,14 +80,18 @@ class Client:
                 body=None if body is None else json.dumps(body),
                 headers=self._headers(body is not None),
             )
-            response = connection.getresponse()
+            with connection.getresponse() as response:
+                if response.status >= 400:
+                    raise Failure.of_problem(response.status, _problem(response.read()))
+                yield response
+
+    @contextmanager
+    def _unreachable(self) -> Iterator[None]:
+        """Whatever breaks the connection, at any time, is ``Unreachable``."""
+        try:
+            yield
         except (OSError, HTTPException) as error:
-            connection.close()
             raise Unreachable(self._server.url, _reason(error)) from error
-        if response.status >= 400:
-            with response:
-                raise Failure.of_problem(response.status, _problem(self._read(response)))
-        return response
 
     def _headers(self, has_body: bool) -> dict[str, str]:
         headers = {
@@ -95,19 +100,6 @@ class Client:
             "Connection": "close",
         }
         return headers | {"Content-Type": "application/json"} if has_body else headers
-
-    def _read(self, response: HTTPResponse) -> bytes:
-        try:
-            return response.read()
-        except (OSError, HTTPException) as error:
-            raise Unreachable(self._server.url, _reason(error)) from error
-
-    def _lines(self, response: HTTPResponse) -> Iterator[str]:
-        try:
-            for line in response:
-                yield line.decode().rstrip("\n")
-        except (OSError, HTTPException) as error:
-            raise Unreachable(self._server.url, _reason(error)) from error
 
 
 def _query_string(query: Query) -> str:

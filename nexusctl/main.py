@@ -66,8 +66,9 @@ def main(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Aborted.", err=True)
+    except click.Abort as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            click.echo("Aborted.", err=True)  # a question was answered with no
         return INTERRUPTED
     except Exception as error:
         if os.environ.get("NEXUS_DEBUG"):

@@ -38,11 +38,9 @@ def find_server(url: str = "", token: str = "") -> Server:
     one is told it.
     """
     url = (url or os.environ.get("NEXUS_URL") or _local_url()).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise click.UsageError(f"“{url}” is not the address of a server, such as {DEFAULT_URL}.")
+    host = _host(url)
     token = token or os.environ.get("NEXUS_TOKEN", "")
-    if not token and parts.hostname in LOOPBACK:
+    if not token and host in LOOPBACK:
         token = _local_token()
     if not token:
         raise Failure(
@@ -51,6 +49,17 @@ def find_server(url: str = "", token: str = "") -> Server:
             exit_code=DENIED,
         )
     return Server(url, token)
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 80)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise click.UsageError(f"“{url}” is not the address of a server, such as {DEFAULT_URL}.")
+    return parts.hostname or ""
 
 
 def _local_url() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
@@ -12,11 +12,12 @@ from drives.api import DRIVES
 from drives.models import Drive
 from drives.schemas import DriveOut
 from images.models import Image
-from nexus_site.core.http import STARTED, carry_out, wait_for_more
+from nexus_site.core.http import STARTED, carry_out, poll
 from nexus_site.core.ids import resolve
 from nexus_site.core.pagination import PageQuery, Slice, paginate
 from nexus_site.core.schemas import ChangeQuery, Page, TextPage
 from vms import queries, services
+from vms.console import ConsolePage
 from vms.models import VM
 from vms.schemas import (
     AttachDrive,
@@ -146,13 +147,13 @@ def get_console(
     ref: str,
     offset: int = -65536,
     wait: Annotated[float, Query(ge=0, le=60)] = 0,
-) -> Any:
+) -> ConsolePage:
     """A piece of the serial console from byte ``offset`` (negative: from the end).
 
     ``wait`` waits so many seconds for more when there is nothing beyond ``offset`` yet.
     """
     vm = resolve(VM.objects.all(), ref)
-    return wait_for_more(lambda: services.read_console(vm, offset), wait)
+    return poll(lambda: services.read_console(vm, offset), lambda page: bool(page.text), wait)
 
 
 @drive_router.post("/drives/{ref}/attach", response=DriveOut)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from django.db import IntegrityError, models, transaction
 from django.http import HttpRequest, HttpResponse
@@ -22,6 +22,7 @@ from nexus_site.core.errors import Conflict, Invalid
 from nexus_site.core.models import Operation
 from nexus_site.core.schemas import ChangeQuery, OperationOut, Plan
 
+T = TypeVar("T")
 Change = Callable[[], Operation | models.Model | None]
 
 POLL_INTERVAL = 0.05  # seconds between two looks at an operation that is waited for
@@ -54,23 +55,23 @@ def carry_out(
     return _json(shown_as.from_orm(made), status)
 
 
+def poll(look: Callable[[], T], enough: Callable[[T], bool], seconds: float) -> T:
+    """What ``look`` gives as soon as that is ``enough``, at the latest after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not enough(found := look()) and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL)
+    return found
+
+
 def wait_for_end(operation: Operation, seconds: float) -> Operation:
-    """The operation as it is when it has ended, or after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not operation.ended and time.monotonic() < deadline:
-        time.sleep(POLL_INTERVAL)
+    """The operation, with its children, when it has ended or after ``seconds``."""
+
+    def look() -> bool:
         operation.refresh_from_db(fields=["state"])
+        return operation.ended
+
+    poll(look, bool, seconds)
     return Operation.objects.prefetch_related("children").get(pk=operation.pk)
-
-
-def wait_for_more(read: Callable[[], Any], seconds: float) -> Any:
-    """What ``read`` gives, as soon as its ``text`` is not empty, or after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    page = read()
-    while not page.text and time.monotonic() < deadline:
-        time.sleep(POLL_INTERVAL)
-        page = read()
-    return page
 
 
 def _operation(operation: Operation, wait: float, *, replayed: bool) -> HttpResponse:
@@ -90,7 +91,7 @@ def _once(request: HttpRequest, change: Change) -> tuple[Operation | models.Mode
     """Make the change, or find the operation that the same request opened before.
 
     The header ``Idempotency-Key`` marks a request as the same: same caller, method, path
-    and key. Raises ``Invalid`` when the body is another one.
+    and key. Raises ``Conflict`` when the body is another one.
     """
     key = request.headers.get("Idempotency-Key", "")
     if not key:
@@ -116,7 +117,9 @@ def _once(request: HttpRequest, change: Change) -> tuple[Operation | models.Mode
 
 
 def _opened_before(mark: str, full_mark: str) -> Operation | None:
-    earlier = Operation.objects.filter(idempotency_key__startswith=f"{mark}:").first()
+    # From “mark:” up to “mark;”, the next character: what an index finds, unlike LIKE.
+    marked = Operation.objects.filter(idempotency_key__range=(f"{mark}:", f"{mark};"))
+    earlier = marked.first()
     if earlier is not None and earlier.idempotency_key != full_mark:
         raise Conflict(
             "This Idempotency-Key was used before with another body.",

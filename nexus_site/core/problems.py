@@ -14,6 +14,7 @@ from typing import Any, ClassVar, cast
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.db import IntegrityError
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from ninja import NinjaAPI
@@ -22,7 +23,7 @@ from ninja.security.base import AuthBase
 from ninja.utils import check_csrf
 
 from nexus_site.core.auth import Caller, scope_for
-from nexus_site.core.errors import Denied, Invalid, NexusError, NotFound, as_nexus_error
+from nexus_site.core.errors import Conflict, Denied, Invalid, NexusError, NotFound, as_nexus_error
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +171,15 @@ def _field(location: tuple[str | int, ...]) -> str:
     return ".".join(str(part) for part in path) or "body"
 
 
+def _of_race(error: IntegrityError) -> NexusError:
+    log.warning("two requests at once", exc_info=error)
+    return Conflict(
+        "Another request changed the same thing at this moment.",
+        hint="Look at how it is now, then try again.",
+        code="race",
+    )
+
+
 def _of_bug(error: Exception) -> NexusError:
     log.exception("the API failed", exc_info=error)
     return as_nexus_error(error)
@@ -182,5 +192,6 @@ _TRANSLATIONS: dict[type[Exception], Callable[[Any], NexusError]] = {
     Http404: lambda _: NotFound("There is nothing here."),
     RequestDataTooBig: lambda _: TooLarge("The body of the request is too large."),
     SuspiciousOperation: lambda error: BadRequest(str(error)),
+    IntegrityError: _of_race,
     Exception: _of_bug,
 }

@@ -221,6 +221,8 @@ def test_cancelling(world, operator):
     seen = operator.send("GET", f"/operations/{opened.ref}").json()
     assert seen["state"] == "cancelled"
     assert seen["error"]["code"] == "cancelled"
+    again = operator.send("POST", f"/operations/{opened.ref}/cancel")
+    assert (again.status_code, again.json()["code"]) == (409, "ended")
 
 
 def test_the_parts_of_an_operation_come_with_it(world, operator):

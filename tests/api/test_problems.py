@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.db import IntegrityError
 
 from nexus_site.core.errors import Conflict
 from vms import queries
@@ -103,3 +104,12 @@ def test_extras_and_evidence_come_along(world, reader, monkeypatch):
     assert problem["evidence"] == "the log"
     assert problem["hint"] == "Wait."
     assert problem["operation"] == "x"
+
+
+def test_two_requests_at_once_are_a_conflict(world, reader, monkeypatch):
+    def break_down() -> None:
+        raise IntegrityError("UNIQUE constraint failed: vms_vm.name")
+
+    monkeypatch.setattr(queries, "vm_list", break_down)
+    problem = check(reader.send("GET", "/vms"), 409, "race")
+    assert "UNIQUE" not in problem["detail"]

@@ -337,3 +337,15 @@ def test_status(ready, reader):
     assert shown["host"]["cpus"] >= 1
     assert shown["host"]["memory_assigned_mib"] == 128
     assert shown["last_event"] == events.last_seq()
+
+
+def test_the_log_of_a_build_is_waited_for_until_its_end(world, reader, monkeypatch):
+    """A build that ends while somebody waits for more of its log ends the waiting."""
+    Build.objects.update(state=Build.State.RUNNING)
+
+    def end(_: float) -> None:
+        Build.objects.update(state=Build.State.FAILED)
+
+    monkeypatch.setattr("nexus_site.core.http.time.sleep", end)
+    page = reader.send("GET", f"/builds/{world.build.ref}/log?wait=60").json()
+    assert (page["text"], page["ended"]) == ("", True)

@@ -64,6 +64,8 @@ def test_somebody_else_on_the_port(server, nexusctl):
         (["vm", "start"], "Missing argument 'VM'."),
         (["vm", "list", "--jsn"], "No such option '--jsn'. Did you mean '--json'?"),
         (["vm", "list", "--server", "ftp://x"], "is not the address of a server"),
+        (["vm", "list", "--server", "http://x:port"], "is not the address of a server"),
+        (["vm", "list", "--server", "http://[x"], "is not the address of a server"),
         (["vm", "create", "--memory", "lots"], "'lots' is not a valid integer"),
     ],
 )

@@ -1,0 +1,143 @@
+"""The command line and the real API: a real server on a real socket, jobs run at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nexus_site.core import auth, operations
+from nexus_site.core.ids import decode
+from nexus_site.core.models import Token
+from nexusctl.main import main
+from tests.factories import make_build, make_drive, make_image, make_kernel, make_vm
+from tests.nexusctl.conftest import Outcome
+from vms.models import VM
+
+
+@pytest.fixture
+def ctl(
+    transactional_db: None,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: Any,
+    tmp_path: Path,
+) -> Callable[..., Outcome]:
+    """``nexusctl`` with the token file of a server that runs here."""
+    Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
+    live_server = request.getfixturevalue("live_server")
+    monkeypatch.setattr(operations, "_nudge", lambda ref: operations.execute(decode(ref)))
+    _, secret = auth.create_token("nexusctl", Token.Scope.ADMIN)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/nexusd.json").write_text(json.dumps({"url": live_server.url}))
+    (tmp_path / "token").write_text(f"{secret}\n")
+    monkeypatch.setenv("NEXUS_DATA_DIR", str(tmp_path))
+    for name in ("NEXUS_URL", "NEXUS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> Outcome:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+def test_every_list_and_every_inspect(ctl):
+    make_kernel()
+    image = make_image(name="alpine-3-23")
+    build = make_build(image=image)
+    make_drive(name="spare", image=image)
+    vm = make_vm(name="hello")
+    for group in ("vm", "drive", "image", "template", "build", "kernel", "operation", "event"):
+        done = ctl(group, "list")
+        assert (done.code, "Traceback" in done.err) == (0, False)
+    assert vm.ref in ctl("vm", "list").out
+    assert ctl("rootfs", "installed").out.splitlines()[1].startswith("alpine")
+    assert ctl("rootfs", "list").code == 0
+    for words in (
+        ("vm", "inspect", "hello"),
+        ("vm", "inspect", vm.ref),
+        ("vm", "history", "hello"),
+        ("vm", "logs", "hello"),
+        ("drive", "inspect", "spare"),
+        ("image", "inspect", "alpine-3-23"),
+        ("template", "inspect", build.template_version.template.name),
+        ("build", "inspect", build.ref),
+        ("build", "log", build.ref),
+        ("status",),
+        ("sign-in-link",),
+    ):
+        done = ctl(*words)
+        assert (done.code, done.err) == (0, ""), words
+
+
+def test_a_change_from_its_plan_to_its_end(ctl):
+    vm = make_vm(name="hello")
+    plan = ctl("vm", "delete", "hello", "--dry-run")
+    assert plan.out == (
+        "Would: Delete VM hello\n"
+        "  ↷ End the VMM: it is created\n"
+        "  · Record how it ended\n"
+        "  · Delete the VM\n"
+        "  · Delete its drives\n"
+    )
+    assert VM.objects.filter(pk=vm.pk).exists()
+    done = ctl("vm", "delete", "hello", "--yes")
+    assert done.code == 0
+    lines = [line.partition(" (")[0] for line in done.err.splitlines()]
+    assert lines == [
+        "↷ End the VMM: it is created",
+        "✓ Record how it ended",
+        "✓ Delete the VM",
+        "✓ Delete its drives: 1 deleted",
+        "✓ Delete VM hello",
+    ]
+    assert not VM.objects.exists()
+    assert ctl("vm", "inspect", "hello").code == 4
+
+
+def test_renaming_attaching_and_detaching(ctl):
+    make_vm(name="hello", root=False)
+    make_drive(name="disk")
+    assert ctl("drive", "attach", "disk", "hello").code == 0
+    assert ctl("drive", "attach", "disk", "hello").code == 5
+    assert ctl("vm", "rename", "hello", "goodbye").out.startswith("goodbye  ")
+    assert "the root drive of goodbye" in ctl("drive", "inspect", "disk").out
+    assert ctl("ws", "detach", "disk").code == 0
+
+
+def test_the_ways_to_fail(ctl, monkeypatch):
+    done = ctl("vm", "start", "nobody")
+    assert (done.code, done.out) == (4, "")
+    assert done.err.startswith("✗ There is no VM “nobody”.\nhint: ")
+    done = ctl("vm", "create", "--name", "Not A Label", "--image", "x")
+    assert done.code == 1
+    assert "lower-case letters" in done.err
+    make_vm(name="hello", root=False)
+    done = ctl("vm", "start", "hello")
+    assert done.code == 5
+    assert "has no root drive" in done.err
+    _, secret = auth.create_token("looker", Token.Scope.READ)
+    monkeypatch.setenv("NEXUS_TOKEN", secret)
+    done = ctl("vm", "start", "hello")
+    assert done.code == 6
+    assert "needs the scope “operate”" in done.err
+    monkeypatch.setenv("NEXUS_TOKEN", "nxt_wrong")
+    assert ctl("vm", "list").code == 6
+
+
+def test_an_operation_that_fails(ctl):
+    make_vm(name="hello")
+    done = ctl("vm", "start", "hello")
+    assert done.code == 1
+    assert "✗ Check the drives" in done.err
+    assert "is missing." in done.err
+    history = ctl("vm", "history", "hello")
+    states = re.findall(r"^20\S+ +(?:-|\+[\d.]+ s) +(\w+)", history.out, re.MULTILINE)
+    assert states == ["created", "starting", "failed"]
