@@ -9,9 +9,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from channels.db import database_sync_to_async
-from django.db import transaction
 from django.http import HttpRequest, StreamingHttpResponse
-from django.utils import timezone
 from ninja import Field, Query, Router, Status
 from ninja.responses import NinjaJSONEncoder
 
@@ -168,13 +166,9 @@ def create_token(request: HttpRequest, data: CreateToken) -> Status[dict[str, An
 
 
 @admin_router.delete("/tokens/{ref}", response={204: None})
-@transaction.atomic
 def revoke_token(request: HttpRequest, ref: str) -> Status[None]:
     """Make a token invalid, at once and for good."""
-    token = resolve(Token.objects.filter(revoked_at=None), _id(ref))
-    token.revoked_at = timezone.now()
-    token.save(update_fields=["revoked_at"])
-    events.append("token.revoked", token)
+    auth.revoke_token(resolve(Token.objects.filter(revoked_at=None), _id(ref)))
     return Status(204, None)
 
 

@@ -10,7 +10,6 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 from django.test import AsyncClient
-from django.utils import timezone
 
 from nexus_site.core import api, auth, consumers, events
 from nexus_site.core.models import Token
@@ -111,11 +110,6 @@ async def test_new_events_come_and_silence_is_broken(monkeypatch):
         assert b'"name": "new"' in chunk
 
 
-def revoke(token: Token) -> None:
-    Token.objects.filter(pk=token.pk).update(revoked_at=timezone.now())
-    events.append("token.revoked", token)
-
-
 @pytest.mark.django_db(transaction=True)
 async def test_the_stream_ends_when_its_token_is_revoked(monkeypatch):
     monkeypatch.setattr(consumers, "LOOK_INTERVAL", 0.01)
@@ -124,6 +118,6 @@ async def test_the_stream_ends_when_its_token_is_revoked(monkeypatch):
     async with asyncio.timeout(60), aclosing(chunks):
         assert await anext(chunks) == b": connected\n\n"
         token = await sync_to_async(Token.objects.get)()
-        await sync_to_async(revoke)(token)
+        await sync_to_async(auth.revoke_token)(token)
         with pytest.raises(StopAsyncIteration):
             await anext(chunks)
