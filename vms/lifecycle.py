@@ -169,9 +169,8 @@ def wait_for_agent(run: Run) -> str:
             return f"hello after {seconds:.1f} s" if seconds else "ready"
         if vm.state not in (State.STARTING, State.RUNNING):
             break
-        run.progress()
         run.check()
-        time.sleep(POLL)
+        time.sleep(2 * POLL)
     raise outcomes.not_ready(vm)
 
 
