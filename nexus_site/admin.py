@@ -9,3 +9,4 @@ class NexusAdminSite(AdminSite):
     site_header = "Nexus admin"
     site_title = "Nexus admin"
     index_title = "Everything Nexus keeps"
+    enable_nav_sidebar = False

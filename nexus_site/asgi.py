@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 
+from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "nexus_site.settings")
+pages = get_asgi_application()
 
-application = get_asgi_application()
+from nexus_site.sockets import sockets  # noqa: E402  (needs the models loaded)
+
+application = ProtocolTypeRouter({"http": pages, "websocket": sockets})

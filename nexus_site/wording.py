@@ -25,14 +25,12 @@ def size(count: float | None) -> str:
     """Bytes in binary units with three digits: ``512 MiB``, ``1.5 GiB``."""
     if count is None:
         return "–"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            break
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while abs(count) >= 1024 and len(units) > 1:
         count /= 1024
-    else:
-        unit = "TiB"
-    text = f"{count:.0f}" if count >= 100 or unit == "B" else f"{count:.1f}"
-    return f"{text.removesuffix('.0')} {unit}"
+        units.pop(0)
+    text = f"{count:.0f}" if count >= 100 or units[0] == "B" else f"{count:.1f}"
+    return f"{text.removesuffix('.0')} {units[0]}"
 
 
 def duration(seconds: float | None) -> str:
@@ -90,8 +88,11 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "vm.renamed": lambda data: f"was renamed; it was “{data.get('before', '?')}”",
     "vm.changed": _resized,
     "vm.boot_ended": lambda data: f"boot {data.get('boot', '?')} ended: {data.get('exit', '?')}",
+    "vm.adopted": "was found running and taken over",
+    "vm.settled": "its init is through",
     "vm.deleted": "was deleted",
     "drive.created": "was created",
+    "drive.ready": "is ready",
     "drive.attached": lambda data: f"was attached to {data.get('vm_name', 'a VM')}",
     "drive.detached": lambda data: f"was detached from {data.get('vm_name', 'a VM')}",
     "drive.deleted": "was deleted",
@@ -103,9 +104,9 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "template.deleted": "was deleted",
     "build.started": "build started",
     "build.ended": lambda data: f"build {data.get('state', 'ended')}",
-    "operation.opened": lambda data: f"{data.get('operation_kind', 'operation')} was opened",
+    "operation.opened": "was opened",
     "operation.progressed": "went on",
-    "operation.ended": lambda data: f"{data.get('operation_kind', '')} {data.get('state', '')}",
+    "operation.ended": lambda data: str(data.get("state", "ended")),
     "operation.cancel_requested": "was asked to stop",
     "token.created": lambda data: f"was created with the scope {data.get('scope', '?')}",
     "token.revoked": "was revoked",

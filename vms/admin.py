@@ -15,14 +15,12 @@ from vms.models import VM, Attachment, Boot, Transition
 class VMAdmin(ReadOnlyAdmin):
     list_display = (
         "name",
-        "ref",
+        "letters",
         "state",
-        "desired_state",
         "vcpu_count",
         "mem_size_mib",
         "kernel",
         "heartbeat_at",
-        "created_at",
     )
     list_filter = ("state", "desired_state", "hypervisor")
     list_select_related = ("kernel",)
@@ -60,7 +58,7 @@ class VMAdmin(ReadOnlyAdmin):
 
 @admin.register(Attachment)
 class AttachmentAdmin(ReadOnlyAdmin):
-    list_display = ("ref", "drive", "vm", "is_root", "read_only")
+    list_display = ("letters", "drive", "vm", "is_root", "read_only")
     list_filter = ("is_root", "read_only")
     list_select_related = ("drive", "vm")
     search_fields = ("vm__name", "drive__name")
@@ -87,7 +85,7 @@ class TransitionAdmin(ReadOnlyAdmin):
 
 @admin.register(Boot)
 class BootAdmin(ReadOnlyAdmin):
-    list_display = ("ref", "vm", "number", "accelerator", "launched_at", "hello_at", "ended_at")
+    list_display = ("letters", "vm", "number", "accelerator", "launched_at", "hello_at", "ended_at")
     list_filter = ("hypervisor", "accelerator")
     list_select_related = ("vm",)
     search_fields = ("vm__name",)

@@ -40,7 +40,8 @@
   }
 
   // Live fragments: an element with data-live="vm:ID vms vm.moved" is fetched again when
-  // an event has one of these topics; from data-live-url, else from the page's own address.
+  // an event has one of these topics (“news” is every event but the steps of operations);
+  // from data-live-url, else from the page's own address.
 
   const changed = new Set();
   let flushTimer = 0;
@@ -107,10 +108,10 @@
         clearTimeout(bannerTimer);
         banner.hidden = true;
         downSince = 0;
-        document.body.dataset.live = "on";
+        document.body.dataset.socket = "open";
       },
       closed(event) {
-        delete document.body.dataset.live;
+        delete document.body.dataset.socket;
         if (event.code === 4401) { location.reload(); return false; }
         if (downSince) return;
         downSince = Date.now();
@@ -120,7 +121,9 @@
         seq = Math.max(seq, event.seq);
         if (!event.subject) return;
         const thing = event.subject.split(":")[0];
-        note(new Set([event.subject, `${thing}s`, event.kind]));
+        const topics = [event.subject, thing.endsWith("s") ? thing : `${thing}s`, event.kind];
+        if (event.kind !== "operation.progressed") topics.push("news");
+        note(new Set(topics));
       },
     });
   }
@@ -211,7 +214,11 @@
   // Small manners of controls
 
   async function copy(button) {
-    await navigator.clipboard.writeText(button.dataset.copy);
+    if (navigator.clipboard) await navigator.clipboard.writeText(button.dataset.copy);
+    else { // plain HTTP from another machine: browsers offer only the old way
+      getSelection().selectAllChildren(button.previousElementSibling);
+      document.execCommand("copy");
+    }
     button.classList.add("copied");
     setTimeout(() => button.classList.remove("copied"), 1200);
   }
@@ -240,7 +247,7 @@
     if (menu) { menu.open = false; $("summary", menu).focus(); }
     const typing = event.target.matches?.("input, textarea, select, [contenteditable]");
     if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
-      const search = $(".toolbar-search input");
+      const search = $(".list-search input");
       if (search) { event.preventDefault(); search.focus(); search.select(); }
     }
   });

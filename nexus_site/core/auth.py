@@ -65,6 +65,13 @@ def create_token(name: str, scope: str, life: timedelta | None = None) -> tuple[
     return token, secret
 
 
+@transaction.atomic
+def revoke_token(token: Token) -> None:
+    """Make a token invalid, at once and for good; safe to repeat."""
+    if Token.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()):
+        events.append("token.revoked", token)
+
+
 def caller_of_token(secret: str) -> Caller | None:
     """Whoever holds the token; None when it is unknown, expired or revoked."""
     now = timezone.now()

@@ -1,8 +1,9 @@
 """Page or fragment: what all HTML views share.
 
 A page is made of fragments, ``templates/<app>/_<name>.html``, each one element with the id
-``<app>-<name>``. htmx asks for a fragment at the page's own URL and names the element in
-``HX-Target``; the view answers with that fragment alone, from the same context.
+``<app>-<name>``. They are fetched at the page's own URL, from the same context: one that a
+link or a form swaps is named in ``HX-Target``; those that an event has made stale are all
+named in ``Nexus-Fragments`` and come in one answer.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django_htmx.middleware import HtmxDetails
@@ -73,13 +75,25 @@ def render_page(
     fragments: Sequence[str] = (),
     status: int = 200,
 ) -> HttpResponse:
-    """The page, or that of its ``fragments`` (template names) which htmx asked for."""
-    wanted = (request.headers.get("HX-Target") or "").rpartition("#")[2]
-    names = {fragment_id(name): name for name in fragments}
-    response = render(request, names.get(wanted, template), dict(context or {}), status=status)
+    """The page, or those of its ``fragments`` (template names) that were asked for."""
+    known = {fragment_id(name): name for name in fragments}
+    values = dict(context or {})
+    stale = [name for name in request.headers.get("Nexus-Fragments", "").split() if name in known]
+    if stale:
+        parts = [_partial(request, name, known[name], values) for name in stale]
+        response = HttpResponse("".join(parts))
+    else:
+        target = request.headers.get("HX-Target", "").rpartition("#")[2]
+        response = render(request, known.get(target, template), values, status=status)
     response["Cache-Control"] = "no-store"
-    patch_vary_headers(response, ["HX-Request", "HX-Target"])
+    patch_vary_headers(response, ["HX-Request", "HX-Target", "Nexus-Fragments"])
     return response
+
+
+def _partial(request: HttpRequest, element: str, template: str, context: dict[str, Any]) -> str:
+    """A fragment wrapped so that htmx morphs the element it is."""
+    html = render_to_string(template, context, request)
+    return f'<hx-partial hx-target="#{element}" hx-swap="outerMorph">{html}</hx-partial>'
 
 
 def fragment_id(template: str) -> str:

@@ -101,6 +101,8 @@ class Listing(Generic[M]):
     @cached_property
     def chips(self) -> list[Chip]:
         """“All” and every state that some row is in, each with its number of rows."""
+        if not self._states:
+            return []
         pairs = self._found.order_by().values_list(self._state_field).annotate(n=Count("pk"))
         counts: dict[str, int] = {str(value): int(number) for value, number in pairs}
         every = Chip("", "All", sum(counts.values()), not self.state, self.url(state="", page=""))
@@ -130,6 +132,12 @@ class Listing(Generic[M]):
     @property
     def next_url(self) -> str:
         return self.url(page=self.page.number + 1) if self.page.has_next() else ""
+
+    @property
+    def kept(self) -> list[tuple[str, str]]:
+        """The parameters that the text filter's form has to send along."""
+        query = self._request.GET
+        return [(name, str(query[name])) for name in query if name not in ("q", "page")]
 
     @property
     def plain_url(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -15,9 +16,14 @@ from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from builds.models import Build
 from nexus_site import wording
 from nexus_site.core.ids import encode
 from nexus_site.core.models import Event, Operation
+from nexus_site.core.terminal import plain_text
+from vms import verbs
+from vms.capacity import HostCapacity
+from vms.models import VM
 from vms.states import LOOKS, TRANSIENT, State
 
 register = template.Library()
@@ -32,6 +38,7 @@ _COLOURS = {
     "queued": "secondary",
     "running": "azure",
     "succeeded": "green",
+    "ready": "green",
     "failed": "red",
     "cancelled": "secondary",
     "creating": "azure",
@@ -92,6 +99,12 @@ def state(value: str, kind: str = "") -> SafeString:
 
 
 @register.filter
+def state_class(value: str) -> str:
+    """The class that gives a dot or an icon the colour of a VM's state."""
+    return f"state-{LOOKS[State(value)][0]}"
+
+
+@register.filter
 def state_words(value: str) -> str:
     """What a VM's state means, for people."""
     return LOOKS[State(value)][1]
@@ -141,7 +154,7 @@ def field(bound: BoundField, prefix: str = "", suffix: str = "") -> dict[str, An
     css = classes.get(kind, "form-control") + (" is-invalid" if bound.errors else "")
     described = [f"{bound.auto_id}-help"] if bound.help_text else []
     described += [f"{bound.auto_id}-error"] if bound.errors else []
-    attributes = {"class": css}
+    attributes: dict[str, str | bool] = {"class": css}
     if described:
         attributes["aria-describedby"] = " ".join(described)
     if bound.errors:
@@ -179,12 +192,91 @@ def event_url(event: Event) -> str:
 
 
 @register.filter
+def took(build: Build) -> float | None:
+    """Seconds from a build's start to its end."""
+    return (build.ended_at - build.created_at).total_seconds() if build.ended_at else None
+
+
+@register.filter
+def kind_name(kind: str) -> str:
+    """A kind of subject as people write it."""
+    return {"vm": "VM"}.get(kind, kind)
+
+
+@register.filter
+def subject_name(event: Event) -> str:
+    """The name of an event's subject, an operation's kind, else its ID."""
+    if event.subject_kind == "operation" and event.data.get("operation_kind"):
+        return str(event.data["operation_kind"])
+    return event.subject_name or (encode(event.subject_id) if event.subject_id else "")
+
+
+@register.filter
+def unlocalized(number: int) -> str:
+    return str(number)
+
+
+@register.filter
+def memory_use(host: HostCapacity) -> int:
+    """The host's memory in use, in percent."""
+    return percent(host.memory_mib - host.memory_available_mib, host.memory_mib)
+
+
+@register.filter
+def disk_use(host: HostCapacity) -> int:
+    """The data directory's disk in use, in percent."""
+    return percent(host.disk_total_bytes - host.disk_free_bytes, host.disk_total_bytes)
+
+
+@register.filter
 def percent(part: float | None, whole: float | None = 1) -> int:
     """``part`` of ``whole`` in whole percent, 0 to 100."""
     return round(min(max((part or 0) / whole, 0), 1) * 100) if whole else 0
 
 
 @register.filter
-def live_topics(operations: list[Operation]) -> str:
+def mib(count: int) -> str:
+    """A number of MiB with its unit: ``512 MiB``, ``2 GiB``."""
+    return wording.size(count * 1024**2)
+
+
+@register.filter
+def memory_used(heartbeat: dict[str, Any]) -> int:
+    """Bytes of memory that a guest's programs use, from its agent's heartbeat."""
+    memory = heartbeat.get("memory") or {}
+    return int(memory.get("total", 0)) - int(memory.get("available", 0))
+
+
+@register.filter
+def disk_used(disk: dict[str, Any]) -> int:
+    """Bytes used of one of the disks of a heartbeat."""
+    return int(disk.get("total", 0)) - int(disk.get("free", 0))
+
+
+@register.filter
+def load(averages: list[float]) -> str:
+    """Load averages as ``uptime`` prints them."""
+    return "  ".join(f"{average:.2f}" for average in averages)
+
+
+@register.filter
+def hypervisor(name: str) -> str:
+    return {"qemu": "QEMU", "firecracker": "Firecracker"}.get(name, name)
+
+
+@register.filter
+def console_lines(lines: list[str]) -> str:
+    """Lines of a console as one plain text."""
+    return plain_text("\n".join(lines))
+
+
+@register.simple_tag
+def why_not(vm: VM, verb: str) -> str:
+    """Why a VM does not take a verb now; empty when it does."""
+    return verbs.why_not(vm, verb)
+
+
+@register.filter
+def live_topics(operations: Iterable[Operation]) -> str:
     """The ``data-live`` topics of some operations."""
     return " ".join(f"operation:{operation.ref}" for operation in operations)

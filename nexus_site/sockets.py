@@ -1,0 +1,21 @@
+"""Where every websocket is."""
+
+from __future__ import annotations
+
+from channels.routing import URLRouter
+from django.urls import path
+
+from builds.consumers import BuildLogConsumer
+from nexus_site.core.consumers import EventConsumer, pulses, same_origin
+from vms.consumers import ConsoleConsumer, Heartbeats
+
+pulses.append(Heartbeats())
+sockets = same_origin(
+    URLRouter(
+        [
+            path("ws/events", EventConsumer.as_asgi()),
+            path("ws/vms/<str:ref>/console", ConsoleConsumer.as_asgi()),
+            path("ws/builds/<str:ref>/log", BuildLogConsumer.as_asgi()),
+        ]
+    )
+)

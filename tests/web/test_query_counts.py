@@ -1,0 +1,87 @@
+"""A list costs the same number of queries however long it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from pytest_django import DjangoAssertNumQueries
+
+from nexus_site.core import auth
+from tests.factories import make_build, make_drive, make_image, make_kernel, make_template
+from tests.web.conftest import make_operation, make_ready_vm, make_vm_on
+
+MOST = 14  # session, person, last event, open operations and what the list itself needs
+
+
+def make_token() -> object:
+    return auth.create_token("ci", "read")
+
+
+CASES: list[tuple[str, Callable[[], object]]] = [
+    ("/", make_ready_vm),
+    ("/", make_operation),
+    ("/vms/", make_ready_vm),
+    ("/vms/", lambda: make_operation(kind="vm.from-rootfs", subject_kind="vm")),
+    ("/drives/", make_ready_vm),
+    ("/images/", make_image),
+    ("/distributions/", make_image),
+    ("/kernels/", make_kernel),
+    ("/templates/", make_template),
+    ("/builds/", make_build),
+    ("/operations/", make_operation),
+    ("/events/", make_ready_vm),
+    ("/account/", make_token),
+    ("/admin/vms/vm/", make_ready_vm),
+    ("/admin/vms/boot/", make_ready_vm),
+    ("/admin/vms/transition/", make_ready_vm),
+    ("/admin/vms/attachment/", make_ready_vm),
+    ("/admin/drives/drive/", make_drive),
+    ("/admin/images/image/", make_image),
+    ("/admin/builds/build/", make_build),
+    ("/admin/builds/templateversion/", make_template),
+    ("/admin/core/operation/", make_operation),
+    ("/admin/core/event/", make_ready_vm),
+    ("/admin/core/token/", make_token),
+]
+
+
+@pytest.mark.parametrize(("address", "make"), CASES)
+def test_a_list_of_30_costs_what_one_of_3_does(
+    client: Client,
+    address: str,
+    make: Callable[[], object],
+    django_assert_max_num_queries: DjangoAssertNumQueries,
+) -> None:
+    for _ in range(3):
+        make()
+    with CaptureQueriesContext(connection) as short:
+        assert client.get(address).status_code == 200
+    for _ in range(27):
+        make()
+    with django_assert_max_num_queries(min(len(short), MOST)):
+        assert client.get(address).status_code == 200
+
+
+def test_an_image_used_by_many_costs_no_more(
+    client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    image = make_vm_on("alpine-3-23").image
+    assert image is not None
+    for _ in range(20):
+        make_drive(image=image)
+    with django_assert_max_num_queries(10):
+        assert client.get(f"/images/{image.ref}/").status_code == 200
+
+
+def test_a_vm_with_a_long_past_costs_no_more(
+    client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    vm = make_ready_vm()
+    for _ in range(30):
+        make_operation(subject_kind="vm", subject_id=vm.pk)
+    with django_assert_max_num_queries(18):
+        assert client.get(f"/vms/{vm.ref}/").status_code == 200

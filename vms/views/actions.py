@@ -1,0 +1,94 @@
+"""The buttons of a VM: each calls one service and answers with a note."""
+
+from __future__ import annotations
+
+from django.http import HttpResponse
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from drives.models import Drive
+from nexus_site.core.errors import Invalid
+from nexus_site.core.htmx import Request, go_to, page, toast
+from nexus_site.core.ids import resolve
+from vms import services
+from vms.forms import RenameForm, ResizeForm
+from vms.models import VM
+
+
+def _vm(ref: str) -> VM:
+    return resolve(VM.objects.all(), ref)
+
+
+@require_POST
+@page()
+def start(request: Request, ref: str) -> HttpResponse:
+    operation = services.start_vm(_vm(ref))
+    return toast(request, operation.title, operation=operation)
+
+
+@require_POST
+@page()
+def stop(request: Request, ref: str) -> HttpResponse:
+    """Stop, or kill with ``force``."""
+    operation = services.stop_vm(_vm(ref), force="force" in request.POST)
+    return toast(request, operation.title, operation=operation)
+
+
+@require_POST
+@page()
+def restart(request: Request, ref: str) -> HttpResponse:
+    operation = services.restart_vm(_vm(ref))
+    return toast(request, operation.title, operation=operation)
+
+
+@require_POST
+@page()
+def rename(request: Request, ref: str) -> HttpResponse:
+    form = RenameForm(request.POST)
+    vm = services.rename_vm(_vm(ref), form.data.get("name", "").strip())
+    return toast(request, f"It is called {vm.name} now. Its guest follows at the next start.")
+
+
+@require_POST
+@page()
+def resize(request: Request, ref: str) -> HttpResponse:
+    form = ResizeForm(request.POST)
+    if not form.is_valid():
+        raise Invalid("vCPUs and memory are whole numbers.", code="number")
+    vm = services.update_vm(_vm(ref), **form.cleaned_data)
+    return toast(request, f"{vm.name} has {vm.vcpu_count} vCPU and {vm.mem_size_mib} MiB now.")
+
+
+@require_POST
+@page()
+def delete(request: Request, ref: str) -> HttpResponse:
+    """Delete for good, once the name was typed; a running VM is forced off first."""
+    vm = _vm(ref)
+    if request.POST.get("confirm", "") != vm.name:
+        raise Invalid(f"Type the name of the VM, {vm.name}, to delete it.", code="confirmation")
+    operation = services.delete_vm(
+        vm, force="force" in request.POST, keep_drives="keep_drives" in request.POST
+    )
+    return go_to(request, reverse("vms:list"), f"{operation.title}: under way.")
+
+
+@require_POST
+@page()
+def attach_drive(request: Request, ref: str) -> HttpResponse:
+    """Attach a drive to a VM; as its root unless told otherwise."""
+    vm, drive = _vm(ref), resolve(Drive.objects.all(), request.POST.get("drive", ""))
+    services.attach_drive(
+        vm,
+        drive,
+        is_root=request.POST.get("role", "root") == "root",
+        read_only="read_only" in request.POST,
+    )
+    return toast(request, f"{drive.name} is attached to {vm.name}.")
+
+
+@require_POST
+@page()
+def detach_drive(request: Request, drive_ref: str) -> HttpResponse:
+    drive = resolve(Drive.objects.all(), drive_ref)
+    services.detach_drive(drive)
+    return toast(request, f"{drive.name} is detached.")
