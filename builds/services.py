@@ -18,6 +18,7 @@ from nexus_site.core.errors import Conflict
 from nexus_site.core.ids import check_name, free_name
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation, open_operations
+from nexus_site.core.text import decode_piece
 
 BUILD_DEADLINE = timedelta(hours=1)
 
@@ -128,7 +129,8 @@ def read_log(build: Build, offset: int = 0, limit: int = 65536) -> LogPage:
             file.seek(start)
             data = file.read(limit)
     ended = build.state != Build.State.RUNNING
-    return LogPage(data.decode("utf-8", "replace"), start, start + len(data), size, ended)
+    text, taken = decode_piece(data)
+    return LogPage(text, start, start + taken, size, ended)
 
 
 def sweep() -> None:

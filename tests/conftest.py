@@ -16,6 +16,7 @@ from nexus_site.core import operations
 def _fast_and_quiet(settings: Any) -> None:
     """Cheap password hashes, and static files that need no ``collectstatic``."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.STATIC_ROOT.mkdir(exist_ok=True)
     settings.STORAGES = settings.STORAGES | {
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     }

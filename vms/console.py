@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from nexus_site.core.text import decode_piece
 from vms.models import VM
 from vms.paths import CONSOLE, console_files, vm_dir
 
@@ -55,7 +56,8 @@ def read_console(vm: VM, offset: int = -65536, limit: int = 65536) -> ConsolePag
                 file.seek(skip)
                 data += file.read(wanted)
         position += length
-    return ConsolePage(data.decode("utf-8", "replace"), start, start + len(data), size)
+    text, taken = decode_piece(data)
+    return ConsolePage(text, start, start + taken, size)
 
 
 def _dropped(vm: VM) -> int:

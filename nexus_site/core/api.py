@@ -14,7 +14,7 @@ from ninja import Field, Query, Router, Status
 from ninja.responses import NinjaJSONEncoder
 
 from nexus_site.core import auth, consumers, events, operations
-from nexus_site.core.errors import Conflict, Invalid
+from nexus_site.core.errors import Invalid
 from nexus_site.core.http import wait_for_end
 from nexus_site.core.ids import NexusID, is_id, resolve
 from nexus_site.core.models import Event, Operation, Token
@@ -70,8 +70,6 @@ def get_operation(
 def cancel_operation(request: HttpRequest, ref: str) -> Status[Operation]:
     """Ask an operation to stop; it does at its next step, and undoes what it did."""
     operation = resolve(Operation.objects.all(), ref)
-    if operation.ended:
-        raise Conflict(f"“{operation.title}” is over ({operation.state}).", code="ended")
     operations.cancel(operation)
     return Status(202, wait_for_end(operation, 0))
 

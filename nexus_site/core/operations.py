@@ -27,7 +27,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from nexus_site.core import events, steps
-from nexus_site.core.errors import Broken, NexusError, as_nexus_error, from_record
+from nexus_site.core.errors import Broken, Conflict, NexusError, as_nexus_error, from_record
 from nexus_site.core.ids import decode
 from nexus_site.core.models import Operation
 
@@ -274,7 +274,14 @@ def finish(operation: Operation, state: str, error: NexusError | None = None) ->
 
 @transaction.atomic
 def cancel(operation: Operation) -> None:
-    """Ask an operation to stop; it does at its next step or progress report, and is undone."""
+    """Ask an operation to stop; it does at its next step or progress report, and is undone.
+
+    Raises ``Conflict`` when it has ended.
+    """
+    if operation.ended:
+        raise Conflict(
+            f"“{operation.title}” has {operation.state} already.", code="operation-ended"
+        )
     queued = Operation.objects.filter(pk=operation.pk, state=Operation.State.QUEUED)
     Operation.objects.filter(pk=operation.pk).update(cancel_requested=True)
     events.append("operation.cancel_requested", operation)

@@ -222,7 +222,7 @@ def test_cancelling(world, operator):
     assert seen["state"] == "cancelled"
     assert seen["error"]["code"] == "cancelled"
     again = operator.send("POST", f"/operations/{opened.ref}/cancel")
-    assert (again.status_code, again.json()["code"]) == (409, "ended")
+    assert (again.status_code, again.json()["code"]) == (409, "operation-ended")
 
 
 def test_the_parts_of_an_operation_come_with_it(world, operator):

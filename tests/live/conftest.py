@@ -21,6 +21,7 @@ PATIENCE = 240  # seconds; emulated guests on a busy machine are slow, and no te
 Wait = Callable[[str, str], dict[str, Any]]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests here run in one process: they share the server."""
     for item in items:
