@@ -77,6 +77,8 @@ def test_a_talkative_guest_fills_two_files_and_no_more(
     text = (older.read_bytes() + newer.read_bytes()).decode()
     numbers = [int(word) for word in text.split()[1:]]  # the first may be cut
     assert numbers == list(range(numbers[0], 2_500_001))
+    written = sum(len(str(n)) + 1 for n in range(1, 2_500_001))
+    assert int((vm_dir / "console.log.dropped").read_text()) == written - len(text)
 
 
 def test_errors_are_bounded_too(start: Start, ended: Ended, vm_dir: Path) -> None:
