@@ -19,7 +19,7 @@ PROTOCOL_VERSION = 1
 MAGIC = b"\x89NXAG\r\n\x1a"
 PREAMBLE = struct.Struct(">8sBBxx16s16sI")  # magic, kind, version, two nonces, CRC-32
 NONCE_SIZE = 16
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between one offer and the next
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between one offer and the next
 MAX_STALE = 4 * 1024 * 1024  # bytes of earlier conversations that may come first
 
 _NO_NONCE = bytes(NONCE_SIZE)

@@ -141,6 +141,10 @@ class AgentProcess:
     def read(self, path: str) -> str:
         return (self.sandbox / path).read_text()
 
+    def calls(self) -> list[str]:
+        """What the agent would have done to the kernel."""
+        return self.read("calls").splitlines() if (self.sandbox / "calls").exists() else []
+
 
 @pytest.fixture(scope="session")
 def agent_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:

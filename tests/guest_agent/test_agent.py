@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,14 @@ async def echo(connection: AgentConnection) -> Stream:
     stream = await connection.open_stream({"op": "echo"})
     await connection.read_reply(stream)
     return stream
+
+
+def stands_still(pid: int) -> bool:
+    """Whether all threads of the process have taken the signal to stop."""
+    states = [
+        file.read_text().rpartition(")")[2] for file in Path("/proc").glob(f"{pid}/task/*/stat")
+    ]
+    return all(state.startswith(" T") for state in states)
 
 
 async def read_all(stream: Stream) -> bytes:
@@ -80,7 +89,7 @@ async def test_configures_the_guest(agent: AgentProcess, connect: Connect) -> No
         ),
         PATIENCE,
     )
-    assert agent.read("calls").splitlines() == [
+    assert agent.calls() == [
         "time 1800000000250000000",
         "entropy 64",
         "hostname brave-otter",
@@ -141,8 +150,7 @@ async def test_refuses_what_it_cannot_set_and_sets_the_rest(
 async def test_shuts_down(agent: AgentProcess, connect: Connect, mode: str) -> None:
     agent.start()
     await (await connect()).shutdown(mode, PATIENCE)  # type: ignore[arg-type]
-    await eventually((agent.sandbox / "calls").exists)
-    assert agent.read("calls") == f"shutdown {mode}\n"
+    await eventually(lambda: agent.calls() == [f"shutdown {mode}"])
 
 
 async def test_does_not_shut_down_for_a_word_it_does_not_know(
@@ -155,7 +163,7 @@ async def test_does_not_shut_down_for_a_word_it_does_not_know(
         await connection.read_reply(stream)
     stream.reset()
     await connection.heartbeat(PATIENCE)
-    assert not (agent.sandbox / "calls").exists()
+    assert agent.calls() == []
 
 
 async def test_refuses_an_unknown_operation(agent: AgentProcess, connect: Connect) -> None:
@@ -248,6 +256,7 @@ async def test_a_silent_agent_fails_pings_and_calls(agent: AgentProcess, connect
     connection = await connect()
     assert await connection.ping(PATIENCE) > 0
     process.send_signal(signal.SIGSTOP)
+    await eventually(lambda: stands_still(process.pid))
     with pytest.raises(Retryable, match=r"ping within 0\.2 s"):
         await connection.ping(0.2)
     with pytest.raises(Retryable, match=r"“heartbeat” within 0\.2 s"):

@@ -36,17 +36,17 @@ type Agent struct {
 
 // Run serves host after host and does not return.
 func (a *Agent) Run() {
-	last := ""
+	told := map[string]bool{io.EOF.Error(): true} // a host that leaves is nothing to tell
 	for {
-		err := a.serve(a.Dialer.Dial())
-		if text := fmt.Sprint(err); text != last {
+		text := a.serve(a.Dialer.Dial()).Error()
+		if !told[text] {
 			fmt.Fprintln(os.Stderr, "nexus-agent: the connection to the host ended:", text)
-			last = text
+			told[text] = true
 		}
 	}
 }
 
-// serve keeps up one connection to the host until it ends.
+// serve keeps up one connection to the host until it ends, and tells why it did.
 func (a *Agent) serve(conn *os.File) error {
 	defer conn.Close()
 	reader := bufio.NewReaderSize(conn, readBuffer)

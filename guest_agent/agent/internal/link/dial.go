@@ -10,6 +10,8 @@ const (
 	hostPort = 1024 // the vsock port on which the host listens
 	minWait  = 10 * time.Millisecond
 	maxWait  = 100 * time.Millisecond
+	// A port wakes the agent when its host comes; only vsock must be tried again and again.
+	portWaitAlone = time.Second
 )
 
 var errNoHost = errors.New("no host")
@@ -42,12 +44,14 @@ func (d Dialer) try(wait time.Duration) (*os.File, error) {
 	}
 	// Without the device file no driver is there, and asking for a socket would make the kernel
 	// run modprobe, every time.
+	portWait := portWaitAlone
 	if _, err := os.Stat("/dev/vsock"); err == nil {
 		if file, err := dialVsock(hostCID, hostPort); err == nil {
 			return file, nil
 		}
+		portWait = wait
 	}
-	file, err := openPort(d.Port, wait)
+	file, err := openPort(d.Port, portWait)
 	if err == errNoHost {
 		return nil, err // openPort has waited
 	}
