@@ -253,12 +253,14 @@
   });
 
   // A field with data-must-equal="hello" frees its form's button once the text is typed.
-  document.addEventListener("input", (event) => {
-    const expected = event.target.dataset?.mustEqual;
-    if (expected) $("[data-freed]", event.target.form).disabled = event.target.value !== expected;
-  });
+  function freeButtons() {
+    for (const field of $$("[data-must-equal]")) {
+      $("[data-freed]", field.form).disabled = field.value !== field.dataset.mustEqual;
+    }
+  }
 
-  document.addEventListener("htmx:after:swap", () => { tick(); armNotes(); });
+  document.addEventListener("input", freeButtons);
+  document.addEventListener("htmx:after:swap", () => { tick(); armNotes(); freeButtons(); });
   document.addEventListener("htmx:finally:request", (event) => {
     const { ctx } = event.detail;
     const posted = ctx.request?.method === "POST" && ctx.response?.status < 400;

@@ -243,8 +243,7 @@ def mib(count: int) -> str:
 @register.filter
 def memory_used(heartbeat: dict[str, Any]) -> int:
     """Bytes of memory that a guest's programs use, from its agent's heartbeat."""
-    memory = heartbeat.get("memory") or {}
-    return int(memory.get("total", 0)) - int(memory.get("available", 0))
+    return int(heartbeat.get("memory_total", 0)) - int(heartbeat.get("memory_available", 0))
 
 
 @register.filter

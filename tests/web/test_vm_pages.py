@@ -89,10 +89,10 @@ def test_a_vm_in_the_making_is_on_top_until_it_has_a_row(client: Client) -> None
 
 def test_the_page_shows_what_the_agent_said(client: Client) -> None:
     vm = make_ready_vm(name="hello")
-    memory = {"total": 480 << 20, "available": 402 << 20}
+    memory = {"memory_total": 480 << 20, "memory_available": 402 << 20}
     VM.objects.filter(pk=vm.pk).update(
         agent={"agent_version": "0.1.0", "os": "Alpine Linux v3.23", "hostname": "hello"},
-        heartbeat={"memory": memory, "disks": [], "load": [0.5, 0.25, 0.125]},
+        heartbeat=memory | {"disks": [], "load": [0.5, 0.25, 0.125]},
     )
     html = _html(client, "/vms/hello/")
     for text in ("Alpine Linux v3.23", "78 MiB of 480 MiB", "0.50", "said hello after 6.0 s"):

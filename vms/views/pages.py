@@ -43,6 +43,7 @@ DETAIL_FRAGMENTS = (
     "vms/_boots.html",
     "vms/_operations.html",
     "vms/_danger.html",
+    "vms/_dialogs.html",
 )
 
 
