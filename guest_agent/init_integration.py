@@ -23,7 +23,6 @@ Type=idle
 ExecStart={AGENT} service
 Restart=always
 RestartSec=1
-OOMScoreAdjust=-900
 
 [Install]
 WantedBy=multi-user.target

@@ -79,16 +79,16 @@ func serve(command string, options map[string]string) {
 		}
 		a.System = system.Sandbox{Directory: options["sandbox"]}
 	}
+	if command == "service" {
+		a.Init = "/proc/1/exe"
+		a.Settled()
+	}
 	lock := agent.DefaultLock
 	if name, there := options["lock"]; there {
 		lock = name
 	}
 	if err := agent.Hold(lock, a.Settled); err != nil {
 		fail(err.Error())
-	}
-	if command == "service" {
-		a.Init = "/proc/1/exe"
-		a.Settled()
 	}
 	if a.Init == "none" {
 		a.Settled()

@@ -320,10 +320,14 @@ async def test_the_service_waits_then_takes_over(agent: AgentProcess, connect: C
     agent.start("service")
     async with asyncio.timeout(PATIENCE):
         assert await connection.wait_settled() >= (connection.hello.boot.agent_started or 0)
+    now = (await connection.heartbeat(PATIENCE)).uptime
     first.kill()
     first.wait()
     second = await connect()
     assert second.hello.boot.settled is not None
+    assert second.hello.boot.settled <= now, (
+        "it remembers when it was started, not when it took over"
+    )
     await second.heartbeat(PATIENCE)
 
 
