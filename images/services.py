@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ class BootFiles:
     """What a VMM is given to boot."""
 
     vmlinux: Path
+    bzimage: Path | None
     initrd: Path
 
 
@@ -167,7 +169,11 @@ def ensure_initrd(kernel: Kernel) -> Path:
 
 def boot_files(kernel: Kernel) -> BootFiles:
     """What the VMM is given. Raises ``Broken`` when the kernel's files are gone."""
-    files = BootFiles(kernel_dir(kernel) / "vmlinux", _initrd_path(kernel))
+    directory = kernel_dir(kernel)
+    bzimage = directory / "bzImage"
+    files = BootFiles(
+        directory / "vmlinux", bzimage if bzimage.exists() else None, _initrd_path(kernel)
+    )
     for path in (files.vmlinux, files.initrd):
         if not path.exists():
             raise Broken(
@@ -179,8 +185,11 @@ def boot_files(kernel: Kernel) -> BootFiles:
 
 
 def _initrd_path(kernel: Kernel) -> Path:
-    pair = f"{kernel.sha256[:16]}-{agent_digest(kernel.arch)[:16]}"
-    return assets_dir() / "initrd" / f"{pair}.cpio"
+    """Named by all that it is made of."""
+    modules = " ".join((*initrd.ROOT_MODULES, *initrd.EXTRA_MODULES))
+    parts = "\0".join((kernel.sha256, agent_digest(kernel.arch), modules))
+    name = hashlib.sha256(parts.encode()).hexdigest()[:32]
+    return assets_dir() / "initrd" / f"{name}.cpio"
 
 
 def _embedded_kernel() -> tuple[KernelOffer, KernelProvider]:
@@ -245,7 +254,7 @@ def publish_image(
 @transaction.atomic
 def delete_image(image: Image) -> Operation:
     """Delete an image. Raises ``Conflict`` with the drives that were made from it."""
-    names = list(image.drives.values_list("name", flat=True)[:20])  # type: ignore[attr-defined]
+    names = list(image.drives.values_list("name", flat=True)[:20])
     if names:
         raise Conflict(
             f"The image “{image.name}” is used by drives: {', '.join(names)}.",

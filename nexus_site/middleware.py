@@ -34,9 +34,8 @@ def caller_of(request: HttpRequest) -> auth.Caller | None:
     """
     header = request.headers.get("Authorization", "")
     if header:
-        scheme, _, secret = header.partition(" ")
         request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
-        return auth.caller_of_token(secret.strip()) if scheme.lower() == "bearer" else None
+        return auth.caller_of_header(header)
     return auth.caller_of_user(request.user)
 
 

@@ -165,15 +165,6 @@ if NEXUS.redis_url:
 else:
     HUEY["filename"] = str(NEXUS.run_dir / "huey.db")
 
-CHANNEL_LAYERS: dict[str, Any] = {
-    "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [NEXUS.redis_url]},
-    }
-    if NEXUS.redis_url
-    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-}
-
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},

@@ -9,7 +9,32 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from bench.server import Server, running_server
 from nexus_site.core import operations
+from tests.servers import vmms
+
+#: Directories whose tests start real VMs; they share a server, so one process runs them all.
+REAL = {"live", "e2e"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by where they are."""
+    for item in items:
+        kind = item.path.relative_to(Path(__file__).parent).parts[0]
+        if kind in REAL:
+            item.add_marker(pytest.mark.live if kind == "live" else pytest.mark.browser)
+            item.add_marker(pytest.mark.xdist_group("live"))
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A Nexus of its own, with short patience for silent agents."""
+    with running_server(NEXUS_HEARTBEAT_INTERVAL="1", NEXUS_HEARTBEAT_TIMEOUT="6") as server:
+        yield server
+        left = vmms(server)
+    assert not any(process.is_running() for process in left), "a VMM outlived its VM"
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +48,11 @@ def _fast_and_quiet(settings: Any) -> None:
 
 
 @pytest.fixture
-def nudges(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def nudges(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The IDs of operations put on the queue, in place of the queue."""
     sent: list[str] = []
     monkeypatch.setattr(operations, "_nudge", sent.append)
-    yield sent
+    return sent
 
 
 @pytest.fixture

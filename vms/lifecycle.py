@@ -151,6 +151,7 @@ def _spec(vm: VM, kernel: Kernel) -> VmmSpec:
         vcpu_count=vm.vcpu_count,
         mem_size_mib=vm.mem_size_mib,
         kernel=boot_files.vmlinux,
+        bzimage=boot_files.bzimage,
         initrd=boot_files.initrd,
         disks=disks,
         mac=vm.mac,

@@ -28,7 +28,8 @@ from vms.states import State
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-REDIAL_FIRST, REDIAL_MOST = 0.05, 2.0  # seconds
+# A guest takes a moment to notice that its host has hung up; dialling sooner is slower.
+REDIAL_FIRST, REDIAL_MOST = 0.25, 2.0  # seconds
 
 
 class Database(Protocol):

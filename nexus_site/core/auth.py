@@ -94,6 +94,12 @@ def caller_of_user(user: AbstractBaseUser | AnonymousUser) -> Caller | None:
     return Caller(f"user:{user.get_username()}", Token.Scope.ADMIN if staff else Token.Scope.READ)
 
 
+def caller_of_header(authorization: str) -> Caller | None:
+    """Whoever an ``Authorization`` header lets in: ``Bearer`` and a token, nothing else."""
+    scheme, _, secret = authorization.partition(" ")
+    return caller_of_token(secret.strip()) if scheme.lower() == "bearer" else None
+
+
 def ensure_operator() -> User:
     """The first account: a superuser without a password, who signs in by one-time link."""
     user, created = User.objects.get_or_create(

@@ -55,9 +55,8 @@ BAD_GREETING, UNKNOWN, FORBIDDEN, MISSING, BROKEN = 4400, 4401, 4403, 4404, 1011
 def caller_of(scope: dict[str, Any]) -> auth.Caller | None:
     """The caller that a socket's own headers prove, looked up anew each time."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    scheme, _, secret = headers.get("authorization", "").partition(" ")
-    if scheme:
-        return auth.caller_of_token(secret.strip()) if scheme.lower() == "bearer" else None
+    if authorization := headers.get("authorization", ""):
+        return auth.caller_of_header(authorization)
     cookie = SimpleCookie(headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
     if cookie is None:
         return None

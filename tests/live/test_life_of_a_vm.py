@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 from bench.server import Server
-from tests.live.conftest import ctl_fails, history, kill, pid_of, vmms, wait_for_state
+from tests.servers import ctl_fails, history, kill, pid_of, vmms, wait_for_state
 
 
 def test_the_history_tells_the_whole_way_to_ready(server: Server, vm: dict[str, Any]) -> None:

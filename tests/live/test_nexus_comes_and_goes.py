@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from bench.server import Server
-from tests.live.conftest import PATIENCE, history, kill, pid_of, restart, vmms, wait_for_state
+from tests.servers import PATIENCE, history, kill, pid_of, restart, vmms, wait_for_state
 
 CHAIN = ["rootfs", "template", "build", "image", "drive", "vm", "start", "agent"]
 

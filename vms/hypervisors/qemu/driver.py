@@ -59,6 +59,7 @@ class Qemu:
 
     def launch(self, spec: VmmSpec) -> Handle:
         accelerator, _ = self._accelerator(self.kernel or spec.kernel, self.bzimage or spec.bzimage)
+        self._require_clock(accelerator)
         argv = command_line(spec, self.binary, accelerator, self.tsc_khz)
         handle = monitored.start(spec.vm_dir, argv, self.binary.environment, accelerator)
         try:
@@ -68,6 +69,15 @@ class Qemu:
             monitored.forget(spec.vm_dir)
             raise
         return handle
+
+    def _require_clock(self, accelerator: str) -> None:
+        if accelerator == "tcg" and self.binary.machine == "microvm" and self.tsc_khz is None:
+            raise Broken(
+                "The frequency of the host's time stamp counter is unknown.",
+                detail="Without it an emulated guest cannot tell the time and hangs.",
+                hint="Build the guest agent, which measures it: ./nexus up",
+                code="tsc-unknown",
+            )
 
     def adopt(self, vm_dir: Path) -> Handle | Exit | None:
         return monitored.adopt(vm_dir)

@@ -31,13 +31,12 @@ func (a *Agent) shutdown(c *call) error {
 	if seconds > 0 && seconds <= maxGrace.Seconds() {
 		grace = time.Duration(seconds * float64(time.Second))
 	}
-	if err := c.reply(nil); err != nil {
-		return err
-	}
+	// A host that hung up at once has still asked for it.
+	answer := c.reply(nil)
 	go func() {
 		if err := a.System.Shutdown(mode, a.Init != "none", grace); err != nil {
 			fmt.Fprintln(os.Stderr, "nexus-agent: shutdown:", err)
 		}
 	}()
-	return nil
+	return answer
 }

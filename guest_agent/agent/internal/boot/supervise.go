@@ -44,10 +44,14 @@ func reapUntil(pid int) {
 	}
 }
 
+// powerButton is what the kernel's tiny_power_button sends to PID 1: SIGRTMIN+4.
+const powerButton = syscall.Signal(38)
+
 // obeySignals takes the signals that BusyBox's commands and the kernel send to PID 1.
 func obeySignals() {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPWR)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPWR,
+		powerButton)
 	mode := system.PowerOff
 	if got := <-signals; got == syscall.SIGINT || got == syscall.SIGTERM {
 		mode = system.Restart

@@ -1,0 +1,69 @@
+"""What tests do with a real server and its VMs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from bench.server import Server
+
+PATIENCE = 240  # seconds; emulated guests on a busy machine are slow, and no test measures time
+
+
+def wait_for_state(server: Server, ref: str, *states: str) -> dict[str, Any]:
+    """The VM once it is in one of ``states``; fails with its history when that never happens."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        vm: dict[str, Any] = server.get(f"/v1/vms/{ref}")
+        if vm["state"] in states:
+            return vm
+        time.sleep(0.1)
+    raise AssertionError(f"{ref} never became {states}: {history(server, ref)}")
+
+
+def history(server: Server, ref: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = server.get(f"/v1/vms/{ref}/history?limit=200")["items"]
+    return rows
+
+
+def pid_of(server: Server, vm: dict[str, Any]) -> int:
+    """The process ID of the VM's VMM."""
+    record = server.data_dir / "vms" / vm["id"] / "monitor.json"
+    return int(json.loads(record.read_text())["pid"])
+
+
+def vmms(server: Server) -> list[psutil.Process]:
+    """Processes that work in the VM directories of this server."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(server.data_dir / "vms")):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def kill(pid: int, with_signal: int = signal.SIGKILL) -> None:
+    os.kill(pid, with_signal)
+
+
+def restart(server: Server, *, while_down: Callable[[], None] = lambda: None) -> None:
+    """Stop the server as an operator would, do something, start it again."""
+    server.stop()
+    while_down()
+    server.start()
+
+
+def ctl_fails(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A ``nexusctl`` call that is expected to fail."""
+    done = server.run(*arguments)
+    assert done.returncode != 0, done.stdout
+    return done
