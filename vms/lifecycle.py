@@ -171,7 +171,7 @@ def wait_for_agent(run: Run) -> str:
         if vm.state not in (State.STARTING, State.RUNNING):
             break
         run.check()
-        time.sleep(2 * POLL)
+        supervision.wait_for_move(0.5)
     raise outcomes.not_ready(vm)
 
 

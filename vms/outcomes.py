@@ -58,15 +58,14 @@ def vmm_runs(vm: VM, handle: Handle) -> None:
 
 
 @transaction.atomic
-def agent_said_hello(vm: VM, hello: dict[str, Any], warning: str = "") -> None:
-    """The agent has called: the VM is ``ready``; its first hello ends the boot."""
-    now = timezone.now()
-    VM.objects.filter(pk=vm.pk).update(agent=hello, heartbeat_at=now)
+def agent_said_hello(vm: VM, hello: dict[str, Any], at: datetime, warning: str = "") -> None:
+    """The agent has called (``at``) and was told who it is: the VM is ``ready``."""
+    VM.objects.filter(pk=vm.pk).update(agent=hello, heartbeat_at=timezone.now())
     boot = Boot.objects.filter(vm=vm, ended_at=None).first()
     first = boot is not None and boot.hello_at is None
     if boot is not None and first:
-        Boot.objects.filter(pk=boot.pk).update(hello_at=now)
-        boot.hello_at = now
+        Boot.objects.filter(pk=boot.pk).update(hello_at=at)
+        boot.hello_at = at
     version = hello.get("agent_version", "")
     if first and boot is not None and boot.seconds_to_hello is not None:
         reason = f"agent {version} said hello after {boot.seconds_to_hello:.1f} s"

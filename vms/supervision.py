@@ -1,4 +1,4 @@
-"""How steps reach the supervisor that runs in the same worker, if one does.
+"""How steps and the supervisor, which run in the same worker, reach each other.
 
 The supervisor puts itself here when it starts; without it (a test, a management command)
 waking does nothing and agents cannot be asked.
@@ -6,6 +6,7 @@ waking does nothing and agents cannot be asked.
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 from vms.models import VM
@@ -20,6 +21,7 @@ class Supervising(Protocol):
 
 
 _supervisor: Supervising | None = None
+_moved = threading.Condition()
 
 
 def set_supervisor(supervisor: Supervising | None) -> None:
@@ -37,3 +39,15 @@ def wake() -> None:
 def ask_to_shut_down(vm: VM) -> bool:
     """Ask the VM's agent to power its guest off; False when there is no agent to ask."""
     return _supervisor.ask_to_shut_down(vm) if _supervisor is not None else False
+
+
+def announce_move() -> None:
+    """Some VM has moved, in this process; whoever waits looks again."""
+    with _moved:
+        _moved.notify_all()
+
+
+def wait_for_move(seconds: float) -> None:
+    """Until some VM moves in this process, at most ``seconds``; other processes are not heard."""
+    with _moved:
+        _moved.wait(seconds)

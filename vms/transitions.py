@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from nexus_site.core import events
 from nexus_site.core.errors import Conflict, NotFound
+from vms import supervision
 from vms.models import VM, Transition
 from vms.states import MOVES, State
 
@@ -70,6 +71,7 @@ def move(
             detail=detail or {},
         )
         events.append("vm.moved", vm, **{"from": current, "to": to.value, "reason": row.reason})
+        transaction.on_commit(supervision.announce_move)
     return row
 
 

@@ -134,10 +134,13 @@ class Watch:
         """Greet the agent, then ask for its heartbeat until the connection ends; says why."""
         agent = self._agent
         assert agent is not None, "called with a connection"
+        said_at = timezone.now()
         warning = await self._configure(agent)
-        hello = agent.hello.to_dict()
         self._answered_at = time.monotonic()
-        await self._database.in_database(lambda: outcomes.agent_said_hello(self.vm, hello, warning))
+        hello = agent.hello.to_dict()
+        await self._database.in_database(
+            lambda: outcomes.agent_said_hello(self.vm, hello, said_at, warning)
+        )
         ended = asyncio.create_task(agent.wait_closed())
         settled = asyncio.create_task(self._note_settled(agent))
         try:
@@ -174,9 +177,9 @@ class Watch:
         VM.objects.filter(pk=self.vm.pk).update(
             heartbeat=heartbeat.to_dict(), heartbeat_at=timezone.now()
         )
-        state = VM.objects.values_list("state", flat=True).filter(pk=self.vm.pk).first()
-        if state in (State.RUNNING, State.UNREACHABLE):
-            outcomes.agent_said_hello(self.vm, self.vm.agent)
+        row = VM.objects.filter(pk=self.vm.pk).values("state", "agent").first()
+        if row and row["state"] in (State.RUNNING, State.UNREACHABLE):
+            outcomes.agent_said_hello(self.vm, row["agent"], timezone.now())
 
     async def _notice_silence(self) -> None:
         """Say ``unreachable`` when the agent has not answered for longer than it may."""
