@@ -21,6 +21,8 @@ from nexus_site.core.errors import Invalid, NotFound
 ID_LENGTH = 13
 ID_PATTERN = "[a-z2-7]{13}"
 NAME_RULE = "A name has 1 to 63 lower-case letters, digits or hyphens, and no hyphen at either end."
+#: Words that stand where a name could, in addresses of pages and of the API.
+RESERVED = frozenset({"available", "fetch", "from-image", "from-rootfs", "new", "preview"})
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -82,6 +84,12 @@ def check_name(name: str) -> str:
             f"“{name}” cannot be a name: it has the form of an ID.",
             hint=f"An ID is {ID_LENGTH} characters of a-z and 2-7; choose another length.",
             code="name-is-id",
+        )
+    if name in RESERVED:
+        raise Invalid(
+            f"“{name}” cannot be a name: it means something else in addresses.",
+            hint="Choose another one.",
+            code="name-reserved",
         )
     if not _NAME.fullmatch(name):
         raise Invalid(f"“{name}” cannot be a name. {NAME_RULE}", code="name-rule")

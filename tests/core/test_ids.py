@@ -88,6 +88,12 @@ def test_a_well_formed_id_is_no_name() -> None:
         ids.check_name("aaaaaaaaaayds")
 
 
+@pytest.mark.parametrize("name", sorted(ids.RESERVED))
+def test_a_word_of_the_addresses_is_no_name(name: str) -> None:
+    with pytest.raises(Invalid, match="means something else"):
+        ids.check_name(name)
+
+
 @pytest.mark.django_db
 def test_a_reference_is_an_id_first_then_a_name() -> None:
     template = BuildTemplate.objects.create(name="web")
