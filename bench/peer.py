@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,8 @@ asyncio.run(main())
 
 def create_to_first_result(accelerator: str, rounds: int) -> list[float]:
     """Seconds from creating a sandbox to the result of ``true`` in it, ``rounds`` times."""
+    if shutil.which("qemu-img") is None:
+        raise SystemExit("quick-sandbox needs qemu-img; install qemu-utils (or qemu-img).")
     python = _environment()
     done = subprocess.run(
         [python, "-c", SCRIPT, accelerator, str(rounds)],
