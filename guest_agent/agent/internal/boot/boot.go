@@ -11,7 +11,6 @@ import (
 )
 
 const (
-	installed  = "/usr/bin/nexus-agent"
 	searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
@@ -73,7 +72,9 @@ func findInit() string {
 	return ""
 }
 
-// spawnAgent starts the image's agent or, where the image has none, this program.
+// spawnAgent starts this program as the agent. From an initrd that is the one that came with
+// Nexus, not the image's, which may be older; and its pages are in memory already, while the
+// image's would be read from the disk.
 func spawnAgent(init string, rootMounted float64) (pid int, err error) {
 	arguments := []string{
 		"nexus-agent", "agent", "--init", init,
@@ -83,12 +84,7 @@ func spawnAgent(init string, rootMounted float64) (pid int, err error) {
 		Dir: "/", Env: append(os.Environ(), searchPath), Files: []uintptr{0, 1, 2},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
-	for _, program := range []string{installed, "/proc/self/exe"} {
-		if pid, err = syscall.ForkExec(program, arguments, attributes); err == nil {
-			return pid, nil
-		}
-	}
-	return 0, err
+	return syscall.ForkExec("/proc/self/exe", arguments, attributes)
 }
 
 func complain(what string, err error) { fmt.Fprintf(os.Stderr, "nexus-agent: %s: %v\n", what, err) }
