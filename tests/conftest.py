@@ -28,6 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long bytes are named by their length: some differ from one process to the next."""
+    if isinstance(val, bytes) and len(val) > 24:
+        return f"{argname}-of-{len(val)}-bytes"
+    return None
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A Nexus of its own, with short patience for silent agents."""
