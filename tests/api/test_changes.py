@@ -43,15 +43,15 @@ def test_a_start_is_accepted(world, operator, nudges, django_capture_on_commit_c
 
 #: Changes that fit the world, and the service's own words for each.
 CHANGES = {
-    ("POST", "/vms"): ({"image": "alpine-3-23", "name": "new"}, "Create VM new"),
+    ("POST", "/vms"): ({"image": "alpine-3-23", "name": "fresh"}, "Create VM fresh"),
     ("PATCH", "/vms/hello"): ({"name": "renamed", "vcpu_count": 1}, "renamed"),
     ("DELETE", "/vms/hello"): (None, "Delete VM hello"),
     ("POST", "/vms/hello/start"): (None, "Start VM hello"),
-    ("POST", "/drives"): ({"image": "alpine-3-23", "name": "new"}, "Create drive new"),
+    ("POST", "/drives"): ({"image": "alpine-3-23", "name": "fresh"}, "Create drive fresh"),
     ("DELETE", "/drives/spare"): (None, "Delete drive spare"),
     ("POST", "/drives/spare/attach"): ({"vm": "hello", "is_root": False}, "spare"),
     ("POST", "/drives/hello/detach"): (None, "hello"),
-    ("POST", "/templates"): ({"rootfs": "<rootfs>", "name": "new"}, "new"),
+    ("POST", "/templates"): ({"rootfs": "<rootfs>", "name": "fresh"}, "fresh"),
 }
 
 

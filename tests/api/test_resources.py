@@ -153,9 +153,9 @@ def test_more_than_the_host_has_names_what_it_has(world, operator):
 
 
 def test_creating_a_vm_around_a_drive_by_id(world, operator):
-    body = {"drive": world.spare.ref, "name": "new"}
+    body = {"drive": world.spare.ref, "name": "fresh"}
     assert operator.send("POST", "/vms", body).status_code == 202
-    assert world.spare.attachment.vm.name == "new"
+    assert world.spare.attachment.vm.name == "fresh"
 
 
 def test_deleting_a_vm_that_runs_needs_force(ready, operator):
@@ -199,12 +199,12 @@ def offers(monkeypatch):
 
 
 def test_from_rootfs_opens_the_whole_chain(world, operator, offers):
-    body = {"distro": "alpine", "version": "3.24", "name": "new"}
+    body = {"distro": "alpine", "version": "3.24", "name": "fresh"}
     response = operator.send("POST", "/vms/from-rootfs", body)
     assert response.status_code == 202
     names = [step["name"] for step in response.json()["steps"]]
     assert names == ["rootfs", "template", "build", "image", "drive", "vm", "start", "agent"]
-    assert response.json()["subject"] == {"kind": "vm", "id": None, "name": "new"}
+    assert response.json()["subject"] == {"kind": "vm", "id": None, "name": "fresh"}
 
 
 def test_rootfs_available_and_installed(world, operator, offers):

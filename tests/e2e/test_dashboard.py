@@ -31,7 +31,7 @@ def test_a_person_makes_a_vm_and_watches_it_become_ready(page: Page, server: Ser
     page.get_by_role("button", name="Create and start").click()
     page.wait_for_url(re.compile("/operations/"))
     expect(page.get_by_role("heading", name=re.compile(f"Create VM {NAME}"))).to_be_visible()
-    expect(page.locator("main")).to_contain_text("succeeded")
+    expect(page.locator("#operation-state")).to_have_text("succeeded")
     page.goto(f"{server.url}/vms/{NAME}/")
     expect(badge(page)).to_have_text(re.compile("ready"))
     expect(page.locator("main")).to_contain_text("said hello after")

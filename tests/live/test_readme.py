@@ -29,4 +29,3 @@ def test_the_one_command_and_the_seven_primitives_end_with_ready_vms(server: Ser
         assert server.get(f"/v1/vms/{name}")["state"] == "ready"
         server.ctl("vm", "delete", name, "--force", "--yes")
     assert server.run("drive", "inspect", "disk").returncode == 4, "a VM's drives go with it"
-

@@ -150,7 +150,7 @@ def test_a_rename_is_checked_and_recorded() -> None:
     vm, other = make_vm(name="old"), make_vm(name="other")
     with pytest.raises(Conflict):
         services.rename_vm(vm, other.name)
-    services.rename_vm(vm, "new")
+    services.rename_vm(vm, "fresh")
     assert Event.objects.get(kind="vm.renamed").data == {"before": "old"}
 
 
