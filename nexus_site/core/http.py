@@ -26,6 +26,7 @@ T = TypeVar("T")
 Change = Callable[[], Operation | models.Model | None]
 
 POLL_INTERVAL = 0.05  # seconds between two looks at an operation that is waited for
+POLL_INTERVAL_MOST = 0.25  # and when it takes longer
 MAX_KEY = 200
 #: What an endpoint that opens an operation answers, for the OpenAPI document.
 STARTED = {200: OperationOut | Plan, 202: OperationOut}
@@ -57,9 +58,10 @@ def carry_out(
 
 def poll(look: Callable[[], T], enough: Callable[[T], bool], seconds: float) -> T:
     """What ``look`` gives as soon as that is ``enough``, at the latest after ``seconds``."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, POLL_INTERVAL
     while not enough(found := look()) and time.monotonic() < deadline:
-        time.sleep(POLL_INTERVAL)
+        time.sleep(pause)
+        pause = min(pause * 1.5, POLL_INTERVAL_MOST)  # whoever is waited for needs the CPU more
     return found
 
 
