@@ -30,6 +30,7 @@ class TemplateVersion(NexusModel):
     template = models.ForeignKey(Template, on_delete=models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
     rootfs = models.ForeignKey(Rootfs, on_delete=models.PROTECT, related_name="template_versions")
+    recipe = models.JSONField(default=dict, blank=True, help_text="See builds/recipe.py.")
 
     class Meta:
         ordering = ["template", "-number"]
@@ -48,6 +49,7 @@ class Build(NexusModel):
         RUNNING = "running"
         SUCCEEDED = "succeeded"
         FAILED = "failed"
+        CANCELLED = "cancelled"
 
     template_version = models.ForeignKey(
         TemplateVersion, on_delete=models.PROTECT, related_name="builds"
@@ -55,11 +57,23 @@ class Build(NexusModel):
     state = models.CharField(
         max_length=10, choices=State.choices, default=State.RUNNING, db_index=True
     )
-    image = models.OneToOneField(
-        Image, null=True, blank=True, on_delete=models.SET_NULL, related_name="build"
+    key = NexusIDField(
+        null=True, blank=True, db_index=True, help_text="Derived from the inputs: build_id inside."
+    )
+    inputs = models.JSONField(default=dict, blank=True, help_text="See builds/inputs.py.")
+    image = models.ForeignKey(
+        Image, null=True, blank=True, on_delete=models.SET_NULL, related_name="builds"
     )
     image_name = models.CharField(max_length=63)
     agent_digest = models.CharField(max_length=64)
+    verifies = models.ForeignKey(
+        Image,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="verifications",
+        help_text="The image that this build is to make again, byte by byte.",
+    )
     operation_id = NexusIDField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     error = models.JSONField(default=dict)

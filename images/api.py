@@ -17,7 +17,7 @@ from nexus_site.core.schemas import ChangeQuery, Page
 
 router = Router(tags=["images, root file systems and kernels"])
 
-IMAGES = Image.objects.select_related("rootfs", "build")
+IMAGES = Image.objects.select_related("rootfs").prefetch_related("builds")
 
 
 @router.get("/images", response=Page[ImageOut])

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 
 from nexus_site.core.models import NamedModel, NexusModel
 
 
+class Provider(NamedModel):
+    """A source of root file systems, as operators configure it; ``images/providers`` knows how.
+
+    ``offers`` is what it could deliver when it was asked last, so that no page waits for a
+    network; ``problem`` says why asking it failed, if it did.
+    """
+
+    class Type(models.TextChoices):
+        EMBEDDED = "embedded"
+        ALPINE = "alpine"
+        DEBIAN = "debian"
+        TARBALL = "tarball"
+        OCI = "oci", "OCI"
+
+    type = models.CharField(max_length=20, choices=Type.choices)
+    config = models.JSONField(default=dict, blank=True, help_text="What its type needs.")
+    enabled = models.BooleanField(default=True)
+    position = models.PositiveSmallIntegerField(default=100, help_text="Lower is asked first.")
+    offers = models.JSONField(default=list, blank=True, editable=False)
+    problem = models.CharField(max_length=500, blank=True, editable=False)
+    refreshed_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["position", "name"]
+
+
 class Rootfs(NexusModel):
-    """A distribution's root file system archive, as its publisher ships it."""
+    """A distribution's root file system archive, as its publisher ships it; never changes."""
 
     distro = models.CharField(max_length=40)
     version = models.CharField(max_length=40)
@@ -18,6 +46,16 @@ class Rootfs(NexusModel):
     filename = models.CharField(max_length=200, help_text="Below the assets directory.")
     sha256 = models.CharField(max_length=64)
     size_bytes = models.PositiveBigIntegerField()
+    source = models.CharField(max_length=500, blank=True, help_text="URL, or how it was made.")
+    verification = models.CharField(
+        max_length=200, blank=True, help_text="What vouches for it: sha256, OpenPGP key…"
+    )
+    verified_at = models.DateTimeField(null=True, blank=True)
+    config = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="env, entrypoint, cmd, working_dir, user of an OCI image.",
+    )
 
     class Meta:
         ordering = ["distro", "-version"]
@@ -25,7 +63,8 @@ class Rootfs(NexusModel):
         verbose_name_plural = "rootfs"
         constraints = [
             models.UniqueConstraint(
-                fields=["distro", "version", "arch"], name="one_rootfs_a_distro_version_arch"
+                fields=["distro", "version", "arch", "provider"],
+                name="one_rootfs_a_distro_version_arch_provider",
             )
         ]
 
@@ -64,6 +103,17 @@ class Image(NamedModel):
     digest = models.CharField(max_length=64, help_text="See images/digest.py.")
     agent_version = models.CharField(max_length=40)
     agent_digest = models.CharField(max_length=64)
+    inputs = models.JSONField(
+        default=dict, blank=True, help_text="All that it was built from; its ID is derived from it."
+    )
+    packages = models.JSONField(default=list, blank=True, help_text="[name, version] pairs.")
+    init = models.CharField(max_length=20, blank=True, help_text="systemd, openrc, busybox, none.")
 
     class Meta:
         ordering = ["-created_at"]
+
+    @property
+    def build(self) -> Any:
+        """The build that made it, without a query where ``builds`` is prefetched; or None."""
+        made = [build for build in self.builds.all() if build.verifies_id is None]
+        return min(made, key=lambda build: build.created_at, default=None)

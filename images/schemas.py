@@ -75,5 +75,4 @@ class ImageOut(Schema):
 
     @staticmethod
     def resolve_build_id(image: Image) -> int | None:
-        build = getattr(image, "build", None)
-        return build.pk if build else None
+        return image.build.pk if image.build else None

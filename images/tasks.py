@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from images import services
+from images.services import images, rootfs
 from nexus_site.core.operations import register
 
-register("rootfs.download", services.download_plan)
-register("image.delete", services.delete_plan)
+register("rootfs.download", rootfs.download_plan)
+register("image.delete", images.delete_plan)

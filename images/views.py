@@ -47,7 +47,7 @@ def image_list(request: Request) -> HttpResponse:
 @page()
 def detail(request: Request, ref: str) -> HttpResponse:
     """One image: what it is, how it was made, and where it is used."""
-    image = resolve(_images().select_related("build__template_version__template"), ref)
+    image = resolve(_images().prefetch_related("builds__template_version__template"), ref)
     context = {
         "area": "images",
         "image": image,

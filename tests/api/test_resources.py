@@ -7,7 +7,6 @@ import pytest
 from builds import pipeline
 from builds.models import Build, Template
 from drives.models import Drive
-from images import services as image_services
 from images.models import Image
 from images.providers.base import RootfsOffer
 from nexus_site.core import events
@@ -194,7 +193,7 @@ def offers(monkeypatch):
         RootfsOffer(**OFFER, size_bytes=7),
         RootfsOffer(**OFFER | {"version": "3.24"}, size_bytes=8),
     ]
-    monkeypatch.setattr(image_services, "list_rootfs_offers", lambda: found)
+    monkeypatch.setattr("images.providers.embedded.EmbeddedProvider.list", lambda self: found)
     return found
 
 

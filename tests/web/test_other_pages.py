@@ -7,7 +7,6 @@ from django.test import Client
 
 from builds.models import Build, Template
 from drives.models import Drive
-from images import services as image_services
 from images.providers.base import RootfsOffer
 from nexus_site.core import events, steps
 from nexus_site.core.models import Operation
@@ -186,7 +185,7 @@ def test_a_distribution_that_is_here_is_not_offered_again(
         RootfsOffer("alpine", version, "x86_64", "embedded", "f", 1 << 20, "qcow2")
         for version in ("3.22", "3.23")
     ]
-    monkeypatch.setattr(image_services, "list_rootfs_offers", lambda: offers)
+    monkeypatch.setattr("images.providers.embedded.EmbeddedProvider.list", lambda self: offers)
     make_rootfs(version="3.23")
     html = _html(client, "/distributions/")
     assert html.count('<button class="btn btn-sm">') == 1

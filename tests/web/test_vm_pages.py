@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from images import services as image_services
 from images.providers.base import RootfsOffer
 from nexus_site.core.models import Operation
 from tests.factories import make_drive, make_vm
@@ -20,7 +19,7 @@ ALPINE = RootfsOffer("alpine", "3.23", "x86_64", "embedded", "alpine.qcow2", 1 <
 
 @pytest.fixture(autouse=True)
 def _offers(monkeypatch: pytest.MonkeyPatch, nudges: list[str]) -> None:
-    monkeypatch.setattr(image_services, "list_rootfs_offers", lambda: [ALPINE])
+    monkeypatch.setattr("images.providers.embedded.EmbeddedProvider.list", lambda self: [ALPINE])
 
 
 def _html(client: Client, address: str) -> str:

@@ -1,0 +1,105 @@
+"""The rules about kernels: which one VMs start, and the files that a VMM is given."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.db import transaction
+
+from guest_agent.binary import agent_digest, agent_path
+from images import initrd
+from images.models import Kernel
+from images.providers.base import KernelOffer, KernelProvider
+from images.providers.embedded import EmbeddedProvider
+from images.providers.modules import kernel_modules
+from images.services.places import assets_dir, host_arch
+from nexus_site.core import events
+from nexus_site.core.errors import Broken, NotFound
+
+
+@dataclass(frozen=True)
+class BootFiles:
+    """What a VMM is given to boot."""
+
+    vmlinux: Path
+    bzimage: Path | None
+    initrd: Path
+
+
+def ensure_default_kernel() -> Kernel:
+    """The kernel that VMs start unless they name one; the embedded one on a new server."""
+    kernel = Kernel.objects.filter(arch=host_arch(), is_default=True).first()
+    if kernel is not None and kernel_dir(kernel).exists():
+        return kernel
+    offer, provider = _embedded_kernel()
+    directory = assets_dir() / "kernels" / f"{offer.version}-{offer.arch}"
+    fetched = provider.fetch_kernel(offer, directory)
+    with transaction.atomic():
+        kernel, _ = Kernel.objects.update_or_create(
+            name=f"alpine-{offer.version}".replace(".", "-"),
+            defaults={
+                "version": offer.version,
+                "arch": offer.arch,
+                "provider": provider.name,
+                "directory": str(directory.relative_to(assets_dir())),
+                "sha256": fetched.sha256,
+                "size_bytes": fetched.size_bytes,
+                "is_default": True,
+            },
+        )
+        events.append("kernel.created", kernel, version=kernel.version)
+    return kernel
+
+
+def kernel_dir(kernel: Kernel) -> Path:
+    """Where the kernel's ``vmlinux`` and ``modules`` are."""
+    return assets_dir() / kernel.directory
+
+
+def ensure_initrd(kernel: Kernel) -> Path:
+    """The initrd for ``kernel`` with the agent of this Nexus; made once for each pair."""
+    path = _initrd_path(kernel)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        modules = initrd.select_modules(kernel_modules(kernel_dir(kernel)))
+        initrd.build_initrd(path, agent_path(kernel.arch), modules)
+    return path
+
+
+def boot_files(kernel: Kernel) -> BootFiles:
+    """What the VMM is given. Raises ``Broken`` when the kernel's files are gone."""
+    directory = kernel_dir(kernel)
+    bzimage = directory / "bzImage"
+    files = BootFiles(
+        directory / "vmlinux", bzimage if bzimage.exists() else None, _initrd_path(kernel)
+    )
+    for path in (files.vmlinux, files.initrd):
+        if not path.exists():
+            raise Broken(
+                f"A file of the kernel “{kernel.name}” is missing: {path.name}",
+                hint="Download the kernel again.",
+                code="kernel-missing",
+            )
+    return files
+
+
+def _initrd_path(kernel: Kernel) -> Path:
+    """Named by all that it is made of."""
+    modules = " ".join((*initrd.ROOT_MODULES, *initrd.EXTRA_MODULES))
+    parts = "\0".join((kernel.sha256, agent_digest(kernel.arch), modules))
+    name = hashlib.sha256(parts.encode()).hexdigest()[:32]
+    return assets_dir() / "initrd" / f"{name}.cpio"
+
+
+def _embedded_kernel() -> tuple[KernelOffer, KernelProvider]:
+    provider = EmbeddedProvider()
+    for offer in provider.list_kernels():
+        if offer.arch == host_arch():
+            return offer, provider
+    raise NotFound(
+        f"No kernel for {host_arch()} is available.",
+        hint="Install the embedded one with: ./nexus up",
+        code="kernel-not-found",
+    )
