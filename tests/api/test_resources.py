@@ -311,7 +311,7 @@ def test_a_build(world, reader):
 
 
 def test_builds_are_triggered_with_and_without_a_body(world, operator, monkeypatch):
-    monkeypatch.setattr("builds.services.agent_digest", lambda arch: "3" * 64)
+    monkeypatch.setattr("builds.services.builds.agent_digest", lambda arch: "3" * 64)
     plain = operator.generic("POST", "/templates/alpine-3-23/builds")
     assert plain.status_code == 202
     named = operator.send("POST", f"/templates/{world.template.ref}/builds", {"image_name": "mine"})

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("nudges")
 @pytest.fixture(autouse=True)
 def _agent(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent's digest without an agent."""
-    monkeypatch.setattr("builds.services.agent_digest", lambda arch: "3" * 64)
+    monkeypatch.setattr("builds.services.builds.agent_digest", lambda arch: "3" * 64)
 
 
 def _html(client: Client, address: str) -> str:

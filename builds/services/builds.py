@@ -1,4 +1,4 @@
-"""The rules about templates and builds: the only code that changes one."""
+"""The rules about builds: when one starts, what it is called, and its log."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import ProtectedError
 
 from builds import pipeline
-from builds.models import Build, Template, TemplateVersion
+from builds.models import Build, Template
 from guest_agent.binary import agent_digest
 from images import services as image_services
-from images.models import Image, Rootfs
+from images.models import Image
 from nexus_site.core import events
 from nexus_site.core.errors import Conflict
 from nexus_site.core.ids import check_name, free_name
@@ -32,47 +31,6 @@ class LogPage:
     next_offset: int
     size: int
     ended: bool
-
-
-@transaction.atomic
-def create_template(*, name: str = "", rootfs: Rootfs, description: str = "") -> Template:
-    """A template whose first version is ``rootfs`` as it is. Raises ``Conflict``, ``Invalid``."""
-    if name:
-        check_name(name)
-        if _template_exists(name):
-            raise Conflict(
-                f"There is a template “{name}” already.",
-                hint="Choose another name, or leave it out to get one.",
-                code="name-taken",
-            )
-    template = Template.objects.create(
-        name=free_name(_template_exists, name), description=description
-    )
-    TemplateVersion.objects.create(template=template, number=1, rootfs=rootfs)
-    events.append("template.created", template, rootfs=str(rootfs))
-    return template
-
-
-@transaction.atomic
-def delete_template(template: Template) -> None:
-    """Delete a template that nothing was built from. Raises ``Conflict`` otherwise."""
-    events.append("template.deleted", template)
-    try:
-        template.delete()
-    except ProtectedError as error:
-        raise Conflict(
-            f"The template “{template.name}” has builds.",
-            hint="Its builds say where their images come from, so it is kept with them.",
-            code="template-used",
-        ) from error
-
-
-def template_for(rootfs: Rootfs, name: str) -> Template | None:
-    """The template called ``name`` if its current version is ``rootfs`` and nothing else."""
-    template = Template.objects.prefetch_related("versions").filter(name=name).first()
-    if template is None or template.current.rootfs_id != rootfs.pk:
-        return None
-    return template
 
 
 def current_image(template: Template) -> Image | None:
@@ -138,10 +96,6 @@ def sweep() -> None:
     working = {operation.subject_id for operation in open_operations().filter(kind="build.run")}
     for build in Build.objects.exclude(pk__in=[ref for ref in working if ref]):
         pipeline.remove_workspace(build)
-
-
-def _template_exists(name: str) -> bool:
-    return Template.objects.filter(name=name).exists()
 
 
 def _image_name_taken(name: str) -> bool:
