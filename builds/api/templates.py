@@ -1,33 +1,24 @@
-"""Templates and builds over HTTP."""
+"""Templates over HTTP."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from django.http import HttpRequest, HttpResponse
-from ninja import Field, Query, Router
+from ninja import Query, Router
 
 from builds import services
-from builds.models import Build, Template
-from builds.schemas import BuildLog, BuildOut, BuildState, CreateTemplate, TemplateOut, TriggerBuild
-from builds.services import LogPage
+from builds.models import Template
+from builds.schemas import CreateTemplate, TemplateOut
 from images import services as image_services
 from images.models import Rootfs
 from nexus_site.core.errors import Invalid, NotFound
-from nexus_site.core.http import STARTED, carry_out, poll
+from nexus_site.core.http import carry_out
 from nexus_site.core.ids import resolve
 from nexus_site.core.pagination import PageQuery, Slice, paginate
 from nexus_site.core.schemas import ChangeQuery, Page
 
-router = Router(tags=["templates and builds"])
+router = Router()
 
 TEMPLATES = Template.objects.prefetch_related("versions__rootfs")
-BUILDS = Build.objects.select_related("template_version__template", "image")
-
-
-class BuildQuery(PageQuery):
-    state: BuildState | None = None
-    template: str = Field("", description="Only builds of this template (name or ID).")
 
 
 @router.get("/templates", response=Page[TemplateOut])
@@ -61,53 +52,6 @@ def get_template(request: HttpRequest, ref: str) -> Template:
 def delete_template(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
     template = resolve(Template.objects.all(), ref)
     return carry_out(request, query, lambda: services.delete_template(template))
-
-
-@router.post("/templates/{ref}/builds", response=STARTED)
-def trigger_build(
-    request: HttpRequest,
-    ref: str,
-    query: Query[ChangeQuery],
-    data: TriggerBuild = TriggerBuild(),  # noqa: B008  (ninja reads the default)
-) -> HttpResponse:
-    """Make an image from the template's current version."""
-    template = resolve(TEMPLATES.all(), ref)
-    return carry_out(
-        request, query, lambda: services.trigger_build(template, image_name=data.image_name)
-    )
-
-
-@router.get("/builds", response=Page[BuildOut])
-def list_builds(request: HttpRequest, query: Query[BuildQuery]) -> Slice:
-    rows = BUILDS.all()
-    if query.state:
-        rows = rows.filter(state=query.state)
-    if query.template:
-        template = resolve(Template.objects.all(), query.template)
-        rows = rows.filter(template_version__template=template)
-    return paginate(rows, query, "-created_at")
-
-
-@router.get("/builds/{ref}", response=BuildOut)
-def get_build(request: HttpRequest, ref: str) -> Build:
-    return resolve(BUILDS.all(), ref)
-
-
-@router.get("/builds/{ref}/log", response=BuildLog)
-def get_build_log(
-    request: HttpRequest,
-    ref: str,
-    offset: Annotated[int, Query(ge=0)] = 0,
-    wait: Annotated[float, Query(ge=0, le=60)] = 0,
-) -> LogPage:
-    """A piece of the log; ``wait`` waits so many seconds for more while the build runs."""
-    build = resolve(BUILDS.all(), ref)
-
-    def read() -> LogPage:
-        build.refresh_from_db(fields=["state"])  # before the log: after its end nothing is added
-        return services.read_log(build, offset)
-
-    return poll(read, lambda page: bool(page.text) or page.ended, wait)
 
 
 def _rootfs(data: CreateTemplate) -> Rootfs:
