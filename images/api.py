@@ -54,7 +54,7 @@ def download_rootfs(
 @router.get("/rootfs/available", response=Page[RootfsOfferOut])
 def list_available_rootfs(request: HttpRequest) -> dict[str, Any]:
     """What the providers can deliver for this host's architecture, all on one page."""
-    kept = set(Rootfs.objects.values_list("distro", "version", "arch"))
+    kept = set(Rootfs.objects.values_list("distro", "version", "arch", "provider"))
     items = [
         {
             "distro": offer.distro,
@@ -62,7 +62,7 @@ def list_available_rootfs(request: HttpRequest) -> dict[str, Any]:
             "arch": offer.arch,
             "provider": offer.provider,
             "size_bytes": offer.size_bytes,
-            "installed": (offer.distro, offer.version, offer.arch) in kept,
+            "installed": (offer.distro, offer.version, offer.arch, offer.provider) in kept,
         }
         for offer in services.list_rootfs_offers()
     ]

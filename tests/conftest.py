@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import AppConfig
+from django.apps.registry import Apps
 from django.conf import settings
+from django.db.models.signals import post_migrate
 
 from bench.server import Server, running_server
+from images.models import Provider
 from nexus_site.core import operations
 from tests.servers import vmms
 
@@ -52,6 +57,18 @@ def _fast_and_quiet(settings: Any) -> None:
     settings.STORAGES = settings.STORAGES | {
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_providers() -> None:
+    """The rows that a migration made are there again after a test emptied the tables."""
+    seed = importlib.import_module("images.migrations.0003_default_providers").seed
+
+    def again(sender: AppConfig, apps: Apps, **_: object) -> None:
+        if sender.name == "images" and not Provider.objects.exists():
+            seed(apps, None)
+
+    post_migrate.connect(again, weak=False)
 
 
 @pytest.fixture

@@ -1,23 +1,31 @@
-"""Where root file systems and kernels come from."""
+"""Where root file systems and kernels come from.
+
+Each module of a provider has a ``TYPE``; providers know no models and are given plain values.
+"""
 
 from __future__ import annotations
 
-from images.providers.base import RootfsProvider
-from images.providers.embedded import EmbeddedProvider
-from nexus_site.core.errors import NotFound
+from collections.abc import Mapping
+from typing import Any
+
+from images.providers import embedded
+from images.providers.base import ProviderType, RootfsProvider
+from nexus_site.core.errors import Invalid
+
+TYPES: dict[str, ProviderType] = {type_.name: type_ for type_ in (embedded.TYPE,)}
 
 
-def all_providers() -> list[RootfsProvider]:
-    """Every provider of root file systems, the one that needs no network first."""
-    return [EmbeddedProvider()]
-
-
-def provider(name: str) -> RootfsProvider:
-    """The provider of this name; ``NotFound`` names those that there are."""
-    known = {candidate.name: candidate for candidate in all_providers()}
-    if name not in known:
-        raise NotFound(
-            f"There is no provider “{name}” of root file systems.",
-            hint=f"Known: {', '.join(known)}",
+def provider_type(name: str) -> ProviderType:
+    """The type of this name; ``Invalid`` names those that there are."""
+    if name not in TYPES:
+        raise Invalid(
+            f"There is no type “{name}” of providers.",
+            hint=f"Known: {', '.join(TYPES)}",
+            code="provider-type",
         )
-    return known[name]
+    return TYPES[name]
+
+
+def open_provider(name: str, type_name: str, config: Mapping[str, Any]) -> RootfsProvider:
+    """The provider of a row with these values."""
+    return provider_type(type_name).open(name, config)

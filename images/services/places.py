@@ -28,5 +28,7 @@ def host_arch() -> str:
 
 def sweep_assets() -> None:
     """Remove what killed downloads left half done; run when a worker starts."""
-    for directory in (rootfs_dir(), *(assets_dir() / "kernels").glob("*")):
+    rootfs = rootfs_dir()
+    kernels = (assets_dir() / "kernels").glob("*")
+    for directory in (rootfs, *rootfs.glob("*/*/"), *kernels):
         sweep(directory)

@@ -185,12 +185,13 @@ def test_a_distribution_that_is_here_is_not_offered_again(
         RootfsOffer("alpine", version, "x86_64", "embedded", "f", 1 << 20, "qcow2")
         for version in ("3.22", "3.23")
     ]
-    monkeypatch.setattr("images.providers.embedded.EmbeddedProvider.list", lambda self: offers)
+    monkeypatch.setattr("images.providers.embedded.EmbeddedProvider.offers", lambda self: offers)
     make_rootfs(version="3.23")
     html = _html(client, "/distributions/")
     assert html.count('<button class="btn btn-sm">') == 1
     client.post("/distributions/fetch/", {"distro": "alpine", "version": "3.22"})
-    assert Operation.objects.get().params == {"distro": "alpine", "version": "3.22"}
+    asked = {"distro": "alpine", "version": "3.22", "provider": ""}
+    assert Operation.objects.get().params == asked
 
 
 # Templates and builds

@@ -19,7 +19,7 @@ ALPINE = RootfsOffer("alpine", "3.23", "x86_64", "embedded", "alpine.qcow2", 1 <
 
 @pytest.fixture(autouse=True)
 def _offers(monkeypatch: pytest.MonkeyPatch, nudges: list[str]) -> None:
-    monkeypatch.setattr("images.providers.embedded.EmbeddedProvider.list", lambda self: [ALPINE])
+    monkeypatch.setattr("images.providers.embedded.EmbeddedProvider.offers", lambda self: [ALPINE])
 
 
 def _html(client: Client, address: str) -> str:

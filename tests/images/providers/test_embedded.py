@@ -13,7 +13,7 @@ import pytest
 from images.files import sha256_of
 from images.formats.rootfs import read_rootfs
 from images.initrd import select_modules
-from images.providers import all_providers, provider
+from images.providers import open_provider
 from images.providers import embedded as embedded_module
 from images.providers.base import RootfsOffer
 from images.providers.embedded import EmbeddedProvider, kernel_release
@@ -28,7 +28,7 @@ def embedded() -> EmbeddedProvider:
 
 @pytest.fixture
 def offer(embedded: EmbeddedProvider) -> RootfsOffer:
-    (offer,) = embedded.list()
+    (offer,) = embedded.offers()
     return offer
 
 
@@ -109,7 +109,7 @@ def test_without_the_package_nothing_is_offered_and_fetching_says_what_to_do(
 ) -> None:
     (kernel,) = embedded.list_kernels()
     monkeypatch.setattr(embedded_module, "PACKAGE", "no_such_package")
-    assert list(embedded.list()) == []
+    assert list(embedded.offers()) == []
     assert list(embedded.list_kernels()) == []
     for fetch in (
         lambda: embedded.fetch(offer, tmp_path),
@@ -136,7 +136,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_only_images_of_known_names_are_offered(embedded: EmbeddedProvider, package: Path) -> None:
     for name in ("alpine-3.99-amd64.qcow2", "alpine-3.99-arm64.qcow2", "other.qcow2", "x.kernel"):
         (package / name).write_bytes(b"")
-    offers = [(offer.version, offer.arch) for offer in embedded.list()]
+    offers = [(offer.version, offer.arch) for offer in embedded.offers()]
     assert offers == [("3.99", "x86_64"), ("3.99", "aarch64")]
     assert list(embedded.list_kernels()) == []
 
@@ -189,11 +189,10 @@ def test_a_kernel_without_modules_is_not_found_and_damaged_ones_are_broken(tmp_p
         kernel_modules(tmp_path)
 
 
-def test_providers_are_found_by_name() -> None:
-    assert [known.name for known in all_providers()] == ["embedded"]
-    assert provider("embedded").name == "embedded"
-    with pytest.raises(NotFound) as unknown:
-        provider("other")
+def test_providers_are_opened_by_their_type() -> None:
+    assert open_provider("mine", "embedded", {}).name == "mine"
+    with pytest.raises(Invalid) as unknown:
+        open_provider("mine", "other", {})
     assert "embedded" in unknown.value.hint
 
 
