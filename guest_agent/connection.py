@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from guest_agent.exec import Execution, ExitStatus, Program
 from guest_agent.handshake import shake_hands
 from guest_agent.headers import encode_header, read_header
 from guest_agent.messages import (
@@ -18,9 +20,21 @@ from guest_agent.messages import (
     text_field,
 )
 from guest_agent.yamux import ProtocolError, Session, Stream, gone
-from nexus_site.core.errors import Broken, Invalid, Retryable
+from nexus_site.core.errors import Broken, Invalid, NexusError, Retryable
 
 HEADER_TIMEOUT = 10.0  # seconds for the header of a stream that the guest has opened
+MAX_PID = 2**31
+START_TIMEOUT = 30.0  # seconds for a program to begin
+
+
+class AgentRefused(Broken):
+    """The agent does not do what it was asked; ``reason`` is its code for why."""
+
+    default_code = "agent-refused"
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(f"The VM's agent refuses: {text}")
+        self.reason = reason
 
 
 class AgentConnection:
@@ -105,6 +119,57 @@ class AgentConnection:
         """
         await self._call("shutdown", timeout, mode=mode, grace=grace)
 
+    async def start(self, program: Program, timeout: float = START_TIMEOUT) -> Execution:
+        """Start a program in the guest; ``close`` what this returns.
+
+        Raises ``Invalid`` (code ``cannot-run``) for a program, directory or user that the guest
+        does not have, and ``Retryable`` (``agent-busy``) when too many run.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                stream = await self.open_stream(program.header())
+                try:
+                    reply = await self.read_reply(stream)
+                    return Execution(stream, _pid(reply))
+                except ProtocolError as error:
+                    raise self._end_for(error) from error
+                except BaseException:
+                    stream.reset()
+                    raise
+        except TimeoutError:
+            raise _too_slow(f"did not start “{program.argv[0]}”", timeout) from None
+        except AgentRefused as error:
+            raise _cannot_run(error) from error
+
+    async def execute(
+        self,
+        argv: Sequence[str],
+        *,
+        on_output: Callable[[int, bytes], None],
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        user: str = "",
+        stdin: bytes | None = None,
+        merge: bool = False,
+    ) -> ExitStatus:
+        """Run a program to its end; see ``Program`` and ``start``.
+
+        ``on_output`` is given the output as it comes: 1 (stdout) or 2 (stderr), and bytes.
+        ``stdin`` is all of its input. Giving up ends the program and its process group.
+        """
+        program = Program(argv, env, cwd, user, stdin=stdin is not None, merge=merge)
+        execution = await self.start(program)
+        feeding = asyncio.create_task(_feed(execution, stdin))
+        try:
+            while output := await execution.read():
+                on_output(*output)
+            assert execution.exit is not None, "there is an exit after the last output"
+            return execution.exit
+        finally:
+            execution.close()
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
     async def ping(self, timeout: float = 5) -> float:
         """The round trip to the agent and back, in seconds."""
         return await self._session.ping(timeout)
@@ -133,7 +198,7 @@ class AgentConnection:
             problem = reply.get("error")
             fields = problem if isinstance(problem, dict) else {}
             text = text_field(fields, "text", 1000) or "it gives no reason"
-            raise Broken(f"The VM's agent refuses: {text}", code="agent-refused")
+            raise AgentRefused(text, text_field(fields, "code"))
         except ProtocolError as error:
             raise self._end_for(error) from error
 
@@ -214,6 +279,26 @@ class AgentConnection:
         if seconds is not None and self._settled_at is None:
             self._settled_at = seconds
             self._settled.set()
+
+
+async def _feed(execution: Execution, data: bytes | None) -> None:
+    if data is not None:
+        await execution.write(data)
+        await execution.write_eof()
+
+
+def _pid(reply: dict[str, Any]) -> int:
+    return int(number_field(reply, "pid", MAX_PID))
+
+
+def _cannot_run(error: AgentRefused) -> NexusError:
+    """What a refusal to start a program means for who asked."""
+    match error.reason:
+        case "invalid" | "cannot-run":
+            return Invalid(error.text, code="cannot-run")
+        case "busy":
+            return Retryable(error.text, code="agent-busy")
+    return error
 
 
 def _broken(error: ProtocolError) -> Broken:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nexus/agent/internal/link"
@@ -31,6 +32,7 @@ type Agent struct {
 	RootMounted, Started float64
 
 	configuring sync.Mutex
+	programs    atomic.Int32 // that run for the host
 	settled     settled
 }
 

@@ -10,6 +10,7 @@ import (
 var operations = map[string]func(*Agent, *call) error{
 	"configure": (*Agent).configure,
 	"echo":      (*Agent).echo,
+	"exec":      (*Agent).exec,
 	"heartbeat": (*Agent).heartbeat,
 	"shutdown":  (*Agent).shutdown,
 }

@@ -11,6 +11,9 @@ func (o Object) Text(key string) (string, error) { return field[string](o, key) 
 // Number is the number field key.
 func (o Object) Number(key string) (float64, error) { return field[float64](o, key) }
 
+// Bool is the field key, true or false.
+func (o Object) Bool(key string) (bool, error) { return field[bool](o, key) }
+
 // Object is the object field key; nil when absent.
 func (o Object) Object(key string) (Object, error) { return field[Object](o, key) }
 

@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"sync"
+
+	"nexus/agent/internal/yamux"
+)
+
+// The kinds of chunks: what one stream carries for a program and about it.
+const (
+	chunkStdin  = 0 // host: bytes for the standard input; none for its end
+	chunkStdout = 1
+	chunkStderr = 2
+	chunkExit   = 3 // JSON, the last chunk
+	chunkSignal = 4 // host: one byte, the signal's number
+	chunkWindow = 5 // four bytes: how many more bytes of input the host may send
+)
+
+const (
+	chunkHeader = 5
+	maxChunk    = 256 << 10
+	// outputChunk makes a chunk of output fill one frame of a stream.
+	outputChunk = 32<<10 - 64
+)
+
+// chunkWriter sends chunks; its callers take turns.
+type chunkWriter struct {
+	mutex  sync.Mutex
+	stream *yamux.Stream
+}
+
+// send sends one chunk, whose data lie in room behind space for the chunk's header.
+func (w *chunkWriter) send(kind byte, room []byte) error {
+	room[0] = kind
+	binary.BigEndian.PutUint32(room[1:], uint32(len(room)-chunkHeader))
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	_, err := w.stream.Write(room)
+	return err
+}
+
+// readChunk reads the host's next chunk into buffer, which grows to what chunks need.
+func readChunk(r io.Reader, buffer []byte) (kind byte, data []byte, err error) {
+	var header [chunkHeader]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return 0, buffer, err
+	}
+	length := int(binary.BigEndian.Uint32(header[1:]))
+	if length > maxChunk {
+		return 0, buffer, errors.New("the chunk is too long")
+	}
+	if cap(buffer) < length {
+		buffer = make([]byte, length)
+	}
+	_, err = io.ReadFull(r, buffer[:length])
+	return header[0], buffer[:length], err
+}
+
+// inbox holds input that the program has not taken yet, at most a window: so the host's signals
+// never wait behind input that nobody reads.
+type inbox struct {
+	mutex   sync.Mutex
+	changed sync.Cond
+	held    []byte
+	free    int // bytes that the host may still send
+	ended   bool
+}
+
+const inputWindow = 64 << 10
+
+func newInbox() *inbox {
+	b := &inbox{free: inputWindow}
+	b.changed.L = &b.mutex
+	return b
+}
+
+// put adds input, or ends it; false when the host may not send it.
+func (b *inbox) put(data []byte) bool {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	if b.ended || len(data) > b.free {
+		return false
+	}
+	b.free -= len(data)
+	b.held = append(b.held, data...)
+	b.ended = len(data) == 0
+	b.changed.Broadcast()
+	return true
+}
+
+// take waits for input and takes it all; nothing at its end.
+func (b *inbox) take() []byte {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	for len(b.held) == 0 && !b.ended {
+		b.changed.Wait()
+	}
+	taken := b.held
+	b.held = nil
+	return taken
+}
+
+// allow lets the host send n bytes more.
+func (b *inbox) allow(n int) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	b.free += n
+}
+
+// end is the end of the input, whether or not the host has sent it.
+func (b *inbox) end() {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	b.ended = true
+	b.changed.Broadcast()
+}

@@ -1,0 +1,192 @@
+// Package program runs programs for the host.
+package program
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// Command is what to run. Argv goes to the program as it is; no shell looks at it.
+type Command struct {
+	Argv []string
+	// Env is the program's whole environment, "NAME=value"; its PATH is where Argv[0] is looked for.
+	Env []string
+	Dir string
+	// User is whom to run as; nil for the agent's own user.
+	User *User
+	// Stdin asks for a pipe to the program's standard input, which else is empty.
+	Stdin bool
+	// Merge sends standard error into the pipe of standard output, which keeps their order.
+	Merge bool
+}
+
+// Program is a program that was started, the leader of a session and a process group of its own.
+type Program struct {
+	PID int
+	// Stdin is nil unless asked for, Stderr is nil where it was merged.
+	Stdin, Stdout, Stderr *os.File
+
+	mutex  sync.Mutex
+	reaped bool
+}
+
+// Start starts the program. The caller must Await, Reap and Close it.
+func Start(c Command) (*Program, error) {
+	path, err := find(c.Argv[0], c.Env)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(c.Dir); err != nil || !info.IsDir() {
+		return nil, errors.New("there is no directory " + c.Dir)
+	}
+	p := &Program{}
+	files, err := p.open(c)
+	if err == nil {
+		attributes := &syscall.ProcAttr{
+			Dir: c.Dir, Env: c.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+		}
+		if c.User != nil {
+			attributes.Sys.Credential = c.User.credential()
+		}
+		p.PID, err = fork(path, c.Argv, attributes)
+	}
+	closeAll(files)
+	if err != nil {
+		p.Close()
+		return nil, errors.New("cannot run " + path + ": " + err.Error())
+	}
+	return p, nil
+}
+
+// open makes the pipes; the program's three files are returned for it.
+func (p *Program) open(c Command) (files []uintptr, err error) {
+	var stdin, stdout, stderr int
+	if c.Stdin {
+		stdin, p.Stdin, err = pipe(true)
+	} else {
+		stdin, err = syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, uintptr(stdin))
+	if stdout, p.Stdout, err = pipe(false); err != nil {
+		return files, err
+	}
+	files = append(files, uintptr(stdout))
+	if c.Merge {
+		return append(files, uintptr(stdout)), nil
+	}
+	if stderr, p.Stderr, err = pipe(false); err != nil {
+		return files, err
+	}
+	return append(files, uintptr(stderr)), nil
+}
+
+// pipe makes a pipe: an ordinary end for the program, and ours, on which only goroutines wait.
+func pipe(programReads bool) (theirs int, ours *os.File, err error) {
+	var ends [2]int
+	if err := syscall.Pipe2(ends[:], syscall.O_CLOEXEC); err != nil {
+		return 0, nil, err
+	}
+	mine, theirs := ends[0], ends[1]
+	if programReads {
+		mine, theirs = theirs, mine
+	}
+	syscall.SetNonblock(mine, true)
+	return theirs, os.NewFile(uintptr(mine), "pipe"), nil
+}
+
+func closeAll(files []uintptr) {
+	for i, fd := range files {
+		if i == 0 || fd != files[i-1] { // merged: two names of one file
+			syscall.Close(int(fd))
+		}
+	}
+}
+
+// Close closes the agent's ends of the pipes.
+func (p *Program) Close() {
+	for _, file := range []*os.File{p.Stdin, p.Stdout, p.Stderr} {
+		if file != nil {
+			file.Close()
+		}
+	}
+}
+
+// Signal sends a signal to the program's process group, for as long as its number is its own.
+func (p *Program) Signal(number syscall.Signal) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if !p.reaped {
+		syscall.Kill(-p.PID, number)
+	}
+}
+
+// Await returns when the program has ended. It is not reaped: no other process and no other
+// group can get its number before Reap.
+func (p *Program) Await() {
+	const (
+		byPID      = 1
+		wantExited = 4
+		leaveIt    = 0x01000000 // WNOWAIT
+	)
+	var info [128]byte // siginfo_t
+	for {
+		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, byPID, uintptr(p.PID),
+			uintptr(unsafe.Pointer(&info)), wantExited|leaveIt, 0, 0)
+		if errno != syscall.EINTR {
+			return
+		}
+	}
+}
+
+// Reap takes the ended program's status. Only this process waits for it: the agent is never the
+// first process, and whoever is reaps its own children.
+func (p *Program) Reap() (status syscall.WaitStatus) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	for {
+		if _, err := syscall.Wait4(p.PID, &status, 0, nil); err != syscall.EINTR {
+			p.reaped = true
+			return status
+		}
+	}
+}
+
+// LimitReading lets reads of the output fail from now+patience on, unless it has ended by then:
+// another process may hold the pipes for ever.
+func (p *Program) LimitReading(patience time.Duration) {
+	end := time.Now().Add(patience)
+	for _, file := range []*os.File{p.Stdout, p.Stderr} {
+		if file != nil {
+			file.SetReadDeadline(end)
+		}
+	}
+}
+
+// find is the file of a program: itself where it has a slash, else looked for in env's PATH.
+func find(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	for _, variable := range env {
+		list, ok := strings.CutPrefix(variable, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, directory := range strings.Split(list, ":") {
+			path := directory + "/" + name
+			info, err := os.Stat(path)
+			if err == nil && directory != "" && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+				return path, nil
+			}
+		}
+	}
+	return "", errors.New("there is no program " + name + " in PATH")
+}
