@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
+from builds.recipe import Recipe, parse
 from images.models import Image, Rootfs
 from nexus_site.core.ids import NexusIDField
 from nexus_site.core.models import NamedModel, NexusModel
@@ -19,9 +20,10 @@ class Template(NamedModel):
 
     @property
     def current(self) -> TemplateVersion:
-        """The version that a build uses now."""
-        versions = sorted(self.versions.all(), key=lambda version: version.number)
-        return versions[-1]
+        """The version that a build uses now; no query where ``versions`` is prefetched."""
+        if "versions" in getattr(self, "_prefetched_objects_cache", {}):
+            return max(self.versions.all(), key=lambda version: version.number)
+        return self.versions.select_related("rootfs").order_by("-number")[0]
 
 
 class TemplateVersion(NexusModel):
@@ -40,6 +42,11 @@ class TemplateVersion(NexusModel):
 
     def __str__(self) -> str:
         return f"{self.template} v{self.number}"
+
+    @property
+    def parsed(self) -> Recipe:
+        """The recipe, checked anew: rules may have become stricter since."""
+        return parse(self.recipe)
 
 
 class Build(NexusModel):

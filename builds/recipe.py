@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -25,7 +26,7 @@ from images.entries import normal_path
 from nexus_site.core.errors import Invalid, NexusError
 
 MAX_OVERLAYS = 256
-MAX_OVERLAY_TEXT = 1 << 20  # characters of one file
+MAX_OVERLAY_TEXT = 1 << 20  # characters of all files together
 MAX_LIST = 256
 MIN_SIZE_MIB, MAX_SIZE_MIB = 64, 16 << 20
 
@@ -33,6 +34,7 @@ Init = Literal["auto", "systemd", "openrc", "busybox", "none"]
 
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_:@~=<>/-]{0,199}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+_MODE = re.compile(r"[0-7]{3,4}\Z")
 _OWNER = re.compile(r"[0-9]{1,10}:[0-9]{1,10}\Z")
 
 
@@ -61,6 +63,12 @@ def _value(text: str) -> str:
     return text
 
 
+def _mode(text: str) -> str:
+    if not _MODE.match(text):
+        raise ValueError("a mode is three or four octal digits, such as 0644")
+    return text
+
+
 def _owner(text: str) -> str:
     if not _OWNER.match(text) or any(int(part) >= 2**32 for part in text.split(":")):
         raise ValueError("an owner is UID:GID, in numbers")
@@ -78,23 +86,32 @@ def _target(text: str) -> str:
     return f"/{path}"
 
 
+def _compact(text: str) -> str:
+    """Base64 as one line, however it was broken."""
+    return "".join(text.split())
+
+
 Package = Annotated[str, AfterValidator(_package)]
 Command = Annotated[str, StringConstraints(max_length=16384), AfterValidator(_command)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, StringConstraints(max_length=8192), AfterValidator(_value)]
 
 
-class _Part(BaseModel):
+class RecipePart(BaseModel):
+    """Plain values, of exactly the types that are asked for, and no others beside them."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Overlay(_Part):
+class Overlay(RecipePart):
     """One file that is put into the image: ``content`` as text, or ``content_base64``."""
 
     path: Annotated[str, StringConstraints(max_length=4096), AfterValidator(_target)]
     content: str = Field("", max_length=MAX_OVERLAY_TEXT)
-    content_base64: str = Field("", max_length=MAX_OVERLAY_TEXT)
-    mode: str = Field("0644", pattern=r"^[0-7]{3,4}$", description="Octal digits.")
+    content_base64: Annotated[str, AfterValidator(_compact)] = Field(
+        "", max_length=MAX_OVERLAY_TEXT
+    )
+    mode: Annotated[str, AfterValidator(_mode)] = Field("0644", description="Octal digits.")
     owner: Annotated[str, AfterValidator(_owner)] = Field("0:0", description="UID:GID")
 
     @model_validator(mode="after")
@@ -114,7 +131,7 @@ class Overlay(_Part):
         return self.content.encode()
 
 
-class Recipe(_Part):
+class Recipe(RecipePart):
     """What is done to the root file system, in this order: overlays, packages, commands."""
 
     overlays: list[Overlay] = Field(default_factory=list, max_length=MAX_OVERLAYS)
@@ -130,11 +147,17 @@ class Recipe(_Part):
     )
 
     @model_validator(mode="after")
-    def _overlays_differ(self) -> Self:
+    def _overlays_fit(self) -> Self:
         paths = [overlay.path for overlay in self.overlays]
         for path in paths:
             if paths.count(path) > 1:
                 raise ValueError(f"two overlays are called {path}")
+            inside = next((other for other in paths if other.startswith(f"{path}/")), None)
+            if inside:
+                raise ValueError(f"{path} is a file, so {inside} cannot be in it")
+        text = sum(len(overlay.content) + len(overlay.content_base64) for overlay in self.overlays)
+        if text > MAX_OVERLAY_TEXT:
+            raise ValueError(f"the overlays have more than {MAX_OVERLAY_TEXT} characters together")
         return self
 
     @property
@@ -147,23 +170,53 @@ class Recipe(_Part):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a document, and where."""
+
+    location: tuple[int | str, ...]
+    reason: str
+
+    @property
+    def place(self) -> str:
+        """``overlays[2].path``, counted from 1 as people do; empty for the whole."""
+        shown = [f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in self.location]
+        return "".join(shown).lstrip(".")
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}" if self.location else self.reason
+
+
 def parse(document: object) -> Recipe:
     """The recipe in ``document``. Raises ``Invalid`` that names every place that is wrong."""
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        places = [_place(item["loc"], item["msg"]) for item in error.errors()]
+        found = faults(error)
         raise Invalid(
-            f"The recipe cannot be used: {places[0]}",
-            detail="\n".join(places),
+            f"The recipe cannot be used: {found[0]}",
+            detail="\n".join(str(fault) for fault in found) if len(found) > 1 else "",
             hint="Put it right and save it again.",
             code="recipe-invalid",
-            extra={"errors": places},
+            extra={"errors": [{"field": one.place, "message": one.reason} for one in found]},
         ) from error
 
 
-def _place(location: tuple[int | str, ...], message: str) -> str:
-    """``overlays[2].path: …``, counted from 1 as people do."""
-    shown = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location)
-    reason = message.removeprefix("Value error, ")
-    return f"{shown.lstrip('.')}: {reason}" if shown else reason
+def faults(error: ValidationError) -> list[Fault]:
+    """What pydantic found wrong, in our words."""
+    found = []
+    for item in error.errors():
+        location = tuple(part for part in item["loc"] if part != "[key]")
+        message = _MESSAGES.get(item["type"], item["msg"]).removeprefix("Value error, ")
+        found.append(Fault(location, message.replace("Input should", "it should")))
+    return found
+
+
+_MESSAGES = {
+    "extra_forbidden": "there is nothing of this name",
+    "missing": "it is missing",
+    "string_type": "it should be text",
+    "list_type": "it should be a list",
+    "dict_type": "it should be names with values",
+    "model_type": "it should be names with values",
+}

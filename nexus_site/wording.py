@@ -82,6 +82,10 @@ def _resized(data: dict[str, Any]) -> str:
     return f"resized to {data.get('vcpu_count', '?')} vCPU, {data.get('mem_size_mib', '?')} MiB"
 
 
+def _template_changed(data: dict[str, Any]) -> str:
+    return f"has version {data['version']} now" if "version" in data else "was described anew"
+
+
 _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "vm.created": "was created",
     "vm.moved": _moved,
@@ -101,6 +105,8 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "rootfs.created": "was fetched",
     "kernel.created": "was installed",
     "template.created": "was created",
+    "template.changed": _template_changed,
+    "template.renamed": lambda data: f"was renamed; it was “{data.get('before', '?')}”",
     "template.deleted": "was deleted",
     "build.started": "build started",
     "build.ended": lambda data: f"build {data.get('state', 'ended')}",
