@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -218,15 +218,37 @@ class Tree:
             entry = replace(entry, content=self._write_content(entry, pieces))
         return self._put(entry)
 
+    def describe(self, entry: Entry) -> None:
+        """Give the file, directory or whatever is at ``entry.path`` this metadata.
+
+        Kind and content stay; ``NotFound`` where nothing is.
+        """
+        there = self.entry(entry.path)
+        if (there.kind, there.content) != (entry.kind, entry.content):
+            raise Invalid(f"/{entry.path} is a {there.kind} with a content of its own.")
+        self._entries[entry.path] = entry
+
     def remove(self, path: str) -> int:
         """Remove an entry and everything under it; how many entries that were (0: none)."""
         base = normal_path(path)
         if not base:
             raise Invalid("The root of a tree cannot be removed.")
-        doomed = [name for name in self._entries if _is_under(name, base)]
-        for name in doomed:
-            self._release(self._entries.pop(name))
-        return len(doomed)
+        present = self._entries.get(base)
+        if present is None or present.kind is not Kind.DIRECTORY:
+            return self._forget([base] if present else [])
+        return self.prune(lambda path: _is_under(path, base))
+
+    def prune(self, doomed: Callable[[str], bool]) -> int:
+        """Remove all entries but the root whose path is ``doomed``, looking at each once.
+
+        What is below a doomed directory must be doomed as well. Returns how many were removed.
+        """
+        return self._forget([path for path in self._entries if path and doomed(path)])
+
+    def _forget(self, paths: Collection[str]) -> int:
+        for path in paths:
+            self._release(self._entries.pop(path))
+        return len(paths)
 
     def fill(
         self,
@@ -266,15 +288,18 @@ class Tree:
             )
 
     def _require_directory(self, path: str, mtime: int) -> None:
-        present = self._entries.get(path)
-        if present is None:
-            self.add_directory(path, mtime=mtime)
-        elif present.kind is not Kind.DIRECTORY:
+        missing = []
+        while (present := self._entries.get(path)) is None:
+            missing.append(path)
+            path = path.rpartition("/")[0]
+        if present.kind is not Kind.DIRECTORY:
             raise Invalid(
                 f"/{path} is a {present.kind}, so it can hold nothing.",
                 hint=f"Write to /{self.resolve(path)}." if present.target else "",
                 code="unsafe-entry",
             )
+        for directory in reversed(missing):
+            self._entries[directory] = Entry(directory, Kind.DIRECTORY, 0o755, mtime=mtime)
 
     def _put(self, entry: Entry) -> Entry:
         self._check_place(entry)
