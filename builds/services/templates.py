@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from builds.log import log_path
 from builds.models import Build, Template, TemplateVersion
@@ -141,7 +142,7 @@ def template_for(rootfs: Rootfs, name: str) -> Template | None:
 
 def find_version(template: Template, number: int) -> TemplateVersion:
     """One version. Raises ``NotFound`` that says which there are."""
-    version = template.versions.select_related("rootfs").filter(number=number).first()
+    version = _versions(template).filter(number=number).first()
     if version is None:
         newest = _newest(template).number
         raise NotFound(
@@ -160,7 +161,12 @@ def images_of(template: Template) -> list[Image]:
 
 def _newest(template: Template) -> TemplateVersion:
     """The newest version as it is in the database now."""
-    return template.versions.select_related("rootfs").order_by("-number")[0]
+    return _versions(template).order_by("-number")[0]
+
+
+def _versions(template: Template) -> QuerySet[TemplateVersion]:
+    """All of them, whatever the caller has prefetched."""
+    return TemplateVersion.objects.filter(template=template).select_related("rootfs")
 
 
 def _add_version(

@@ -14,10 +14,12 @@ BODIES = {
     "create_drive": {"image": "nope"},
     "create_vm_from_rootfs": {"distro": "nope", "version": "1"},
     "create_template": {"rootfs": "aaaaaaaaaaaaq"},
+    "update_template": {"description": "x"},
+    "revert_template": {"version": 1},
     "download_rootfs": {"distro": "nope", "version": "1"},
     "create_token": {"name": "x"},
 }
-UNSAFE = {"post", "patch", "delete"}
+UNSAFE = {"post", "put", "patch", "delete"}
 
 
 class Route(NamedTuple):
@@ -30,7 +32,7 @@ class Route(NamedTuple):
         return self.method in UNSAFE
 
     def on(self, ref: str) -> str:
-        return self.path.replace("{ref}", ref)
+        return self.path.replace("{ref}", ref).replace("{number}", "1")
 
 
 def all_routes() -> list[Route]:

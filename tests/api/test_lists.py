@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from builds.models import Build
+from builds.models import Build, Template, TemplateVersion
 from nexus_site.core.models import Operation
 from tests.api.conftest import make_operation
 from tests.api.routes import ROUTES
@@ -28,6 +28,12 @@ def make_boot(world, number: int) -> None:
     Boot.objects.create(vm=world.vm, number=number, hypervisor="qemu", kernel=world.kernel)
 
 
+def make_version(world) -> None:
+    template = Template.objects.filter(name="hello").first() or make_template(name="hello")
+    number = template.current.number + 1
+    TemplateVersion.objects.create(template=template, number=number, rootfs=world.rootfs)
+
+
 def make_transition(world) -> None:
     if world.vm.state in (State.CREATED, State.FAILED):
         move(world.vm, State.STARTING, "start requested")
@@ -43,6 +49,7 @@ ROWS = {
     "/rootfs": lambda world, n: make_rootfs(version=f"4.{n}"),
     "/kernels": lambda world, n: make_kernel(),
     "/templates": lambda world, n: make_template(),
+    "/templates/hello/versions": lambda world, n: make_version(world),
     "/builds": lambda world, n: make_build(image=make_image(), state=Build.State.SUCCEEDED),
     "/operations": lambda world, n: make_operation(),
     "/vms/hello/history": lambda world, n: make_transition(world),

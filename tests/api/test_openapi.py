@@ -77,5 +77,5 @@ def test_the_explorer_loads_nothing_from_elsewhere(reader):
 
 def test_the_page_names_every_endpoint():
     page = (ROOT / "docs/reference/api.md").read_text()
-    named = set(re.findall(r"^\| `(GET|POST|PATCH|DELETE) (/\S+?)`", page, re.MULTILINE))
+    named = set(re.findall(r"^\| `(GET|POST|PUT|PATCH|DELETE) (/\S+?)`", page, re.MULTILINE))
     assert named == {(route.method.upper(), route.path) for route in ROUTES}
