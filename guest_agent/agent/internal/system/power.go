@@ -21,6 +21,7 @@ const (
 const (
 	termTimeout = 2 * time.Second
 	syncTimeout = 20 * time.Second
+	busyTimeout = 5 * time.Second
 )
 
 // Shutdown lets the distribution's init end the guest and, where there is none or it has not
@@ -140,7 +141,18 @@ func remountReadOnly() {
 	for i := len(mounts) - 1; i >= 0; i-- {
 		words := strings.Fields(mounts[i])
 		if len(words) > 1 && strings.HasPrefix(words[0], "/dev/") {
-			syscall.Mount("", words[1], "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")
+			setReadOnly(words[1])
+		}
+	}
+}
+
+// setReadOnly waits a little where files are still open for writing: a process that was killed
+// closes them only when it gets to run.
+func setReadOnly(path string) {
+	for end := time.Now().Add(busyTimeout); ; time.Sleep(10 * time.Millisecond) {
+		err := syscall.Mount("", path, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")
+		if err != syscall.EBUSY || time.Now().After(end) {
+			return
 		}
 	}
 }
