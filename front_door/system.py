@@ -33,6 +33,7 @@ MANAGERS = (
             "qemu": "qemu-system-x86",
             "e2fsprogs": "e2fsprogs",
             "chromium": "chromium",
+            "mmdebstrap": "mmdebstrap uidmap debian-archive-keyring",
             "venv": "python3-venv",
         },
     ),

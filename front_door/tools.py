@@ -1,4 +1,4 @@
-"""The programs Nexus runs: QEMU and e2fsprogs, and a browser for the tests."""
+"""The programs Nexus runs: QEMU and e2fsprogs; a browser and mmdebstrap for the tests."""
 
 from __future__ import annotations
 
@@ -107,3 +107,14 @@ def ensure_browser(step: Step) -> None:
         step.note = Path(found).name if found else ""
         return
     step.note = f"missing: tests marked browser will fail; `{system.command_for(['chromium'])}`"
+
+
+def ensure_mmdebstrap(step: Step) -> None:
+    """Find mmdebstrap or install it; without it the tests that make a Debian fail and say so.
+
+    Nexus itself needs it only where someone wants Debian, and then names the command.
+    """
+    if shutil.which("mmdebstrap") or system.install(step, ["mmdebstrap"]):
+        return
+    command = system.command_for(["mmdebstrap"])
+    step.note = f"missing: tests that make a Debian will fail; `{command}`"

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 AGENT = "/usr/bin/nexus-agent"
 INITTAB = "etc/inittab"
+_MACHINE_ID = "etc/machine-id"
 
 _SYSTEMD_UNIT = f"""\
 [Unit]
@@ -103,7 +104,12 @@ def _systemd_files(paths: Collection[str]) -> list[InitFile]:
     merged = _has(paths, "usr/lib/systemd/systemd")
     unit = f"{'usr/' if merged else ''}lib/systemd/system/nexus-agent.service"
     wanted = "etc/systemd/system/multi-user.target.wants/nexus-agent.service"
-    return [InitFile(unit, 0o644, _SYSTEMD_UNIT), InitFile(wanted, target=f"/{unit}")]
+    return [
+        InitFile(unit, 0o644, _SYSTEMD_UNIT),
+        InitFile(wanted, target=f"/{unit}"),
+        # Empty, each VM gets its own; missing, systemd would set up all services anew as well.
+        InitFile(_MACHINE_ID, 0o444),
+    ]
 
 
 def edit_inittab(inittab: str) -> str:

@@ -34,8 +34,7 @@ PACKAGES = (
     "usr-is-merged",  # else apt converts the tree with usrmerge, and keeps 50 MB of Perl for it
     "systemd",
     "systemd-sysv",
-    "udev",
-    "dbus",
+    "udev",  # without it systemd waits for every disk that fstab names
     "iproute2",
     "procps",
     "ca-certificates",
@@ -57,8 +56,22 @@ _LEFT_OUT = (
     "path-exclude=/lib/udev/hwdb.d/*",  # names of hardware that no VM has: 20 MB
     "path-exclude=/usr/lib/udev/hwdb.d/*",
 )
-# Of this machine, or to be new in every VM; an empty machine-id is filled at the first boot.
-_CUSTOMIZE = 'cd "$1/etc" && rm -f hostname && : > resolv.conf && : > machine-id'
+# What a VM has no use for: a screen's login, LVM snapshots to check, modules that are not in the
+# image (its kernel comes from outside), and an apt that holds the lock when someone needs it.
+_DISABLED = (
+    "getty@.service",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+)
+_MASKED = ("modprobe@.service", "systemd-modules-load.service")
+_CUSTOMIZE = (
+    f'chroot "$1" systemctl disable {" ".join(_DISABLED)}',
+    f'chroot "$1" systemctl mask {" ".join(_MASKED)}',
+    # Of this machine, or to be new in every VM; an empty machine-id is filled at the first boot.
+    'cd "$1/etc" && rm -f hostname && : > resolv.conf && : > machine-id',
+)
 # How far it is, in percent, when mmdebstrap says that it begins with something.
 _STAGES = (
     ("running apt-get update", 5),
@@ -184,7 +197,7 @@ class DebianProvider:
             "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
             '--aptopt=Acquire::Languages "none"',
             *(f"--dpkgopt={option}" for option in _LEFT_OUT),
-            f"--customize-hook={_CUSTOMIZE}",
+            *(f"--customize-hook={command}" for command in _CUSTOMIZE),
         ]
         if self._keyring:
             key = scratch / "keyring.asc"

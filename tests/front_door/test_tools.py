@@ -1,4 +1,4 @@
-"""QEMU, e2fsprogs and Chromium: found, installed, or named with the one command to run."""
+"""QEMU, e2fsprogs, Chromium and mmdebstrap: found, installed, or named with the one command to run."""
 
 from __future__ import annotations
 
@@ -134,3 +134,21 @@ def test_a_browser_that_is_there_is_used(debian, this: Step) -> None:
     tools.ensure_browser(this)
     assert this.note == "google-chrome"
     assert debian.calls == []
+
+
+def test_mmdebstrap_is_found_or_installed(debian, this: Step, monkeypatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    debian.add("apt-get")
+    tools.ensure_mmdebstrap(this)
+    packages = "mmdebstrap uidmap debian-archive-keyring"
+    assert debian.calls[1].endswith(f"install -y --no-install-recommends {packages}")
+    calls = len(debian.calls)
+    debian.add("mmdebstrap")
+    tools.ensure_mmdebstrap(this)
+    assert (len(debian.calls), this.note) == (calls, "")
+
+
+def test_a_missing_mmdebstrap_does_not_stop_the_tests(debian, this: Step) -> None:
+    tools.ensure_mmdebstrap(this)
+    assert "tests that make a Debian will fail" in this.note
+    assert "sudo apt-get install -y --no-install-recommends mmdebstrap" in this.note

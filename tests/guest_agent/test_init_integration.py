@@ -48,13 +48,19 @@ def test_the_init_is_known_by_its_files(paths: list[str], init: str | None) -> N
 
 @pytest.mark.parametrize("prefix", ["usr/", ""])
 def test_systemd_gets_a_unit_that_is_enabled(prefix: str) -> None:
-    unit, link = files_for([f"{prefix}lib/systemd/systemd"])
+    unit, link, _ = files_for([f"{prefix}lib/systemd/systemd"])
     assert unit.path == f"{prefix}lib/systemd/system/nexus-agent.service"
     assert unit.mode == 0o644
     assert "\nExecStart=/usr/bin/nexus-agent service\nRestart=always\n" in unit.content
     assert link == InitFile(
         "etc/systemd/system/multi-user.target.wants/nexus-agent.service", target=f"/{unit.path}"
     )
+
+
+def test_a_guest_of_systemd_gets_an_identity_of_its_own() -> None:
+    tree = FakeTree(**{"usr/lib/systemd/systemd": b"", "etc/machine-id": b"b" * 32 + b"\n"})
+    assert "etc/machine-id" in integrate(tree)
+    assert tree.files["etc/machine-id"] == (b"", 0o444)
 
 
 def test_openrc_gets_a_script_in_the_default_runlevel() -> None:
