@@ -23,6 +23,7 @@ MAX_EXIT = 1024
 INPUT_WINDOW = 64 * 1024  # bytes of input that may be on their way to the program
 INPUT_CHUNK = 32 * 1024
 MAX_SIGNAL = 64
+CHUNKS_PER_TURN = 64  # chunks read before other programs and VMs get their turn
 
 
 class Kind(IntEnum):
@@ -122,6 +123,7 @@ class Execution:
         self.pid = pid
         self.exit: ExitStatus | None = None
         self._stream = stream
+        self._chunks = 0
         self._window = INPUT_WINDOW
         self._widened = asyncio.Event()
         self._closed = False
@@ -135,6 +137,9 @@ class Execution:
         """
         try:
             while self.exit is None:
+                self._chunks += 1
+                if self._chunks % CHUNKS_PER_TURN == 0:
+                    await asyncio.sleep(0)
                 kind, data = await self._read_chunk()
                 if kind in _OUTPUTS:
                     return int(kind), data
@@ -187,14 +192,14 @@ class Execution:
         kind, length = CHUNK.unpack(await self._stream.read_exactly(CHUNK.size))
         if kind not in (*_OUTPUTS, Kind.EXIT, Kind.WINDOW):
             raise ProtocolError(f"it sent a chunk of the kind {kind}")
-        if length > (MAX_CHUNK if kind in _OUTPUTS else MAX_EXIT):
+        if not 0 < length <= (MAX_CHUNK if kind in _OUTPUTS else MAX_EXIT):
             raise ProtocolError(f"it sent a chunk of {length} bytes")
         return Kind(kind), await self._stream.read_exactly(length)
 
     def _note(self, kind: Kind, data: bytes) -> None:
         if kind is Kind.EXIT:
             self.exit = ExitStatus.parse(data)
-        elif len(data) != 4 or self._window + int.from_bytes(data) > INPUT_WINDOW:
+        elif len(data) != 4 or not 0 < int.from_bytes(data) <= INPUT_WINDOW - self._window:
             raise ProtocolError("it opened a window beyond its bounds")
         else:
             self._window += int.from_bytes(data)

@@ -14,7 +14,7 @@ from guest_agent.exec import CHUNK, INPUT_WINDOW, MAX_CHUNK, Execution, ExitStat
 from guest_agent.yamux import Flag, Type
 from nexus_site.core.errors import Broken, Invalid, NexusError, Retryable
 
-from .conftest import PATIENCE
+from .conftest import PATIENCE, eventually
 from .guests import Guest, frame, session
 
 
@@ -45,8 +45,8 @@ async def to_the_end(program: Execution) -> list[tuple[int, bytes]]:
 
 async def test_outputs_then_the_exit() -> None:
     async with execution() as (program, guest):
-        await say(guest, chunk(1, b"out") + chunk(2, b"") + chunk(3, b'{"code":0}'))
-        assert await to_the_end(program) == [(1, b"out"), (2, b"")]
+        await say(guest, chunk(1, b"out") + chunk(2, b"err") + chunk(3, b'{"code":0}'))
+        assert await to_the_end(program) == [(1, b"out"), (2, b"err")]
         assert program.exit == ExitStatus(code=0)
         assert await program.read() is None
         await program.signal(9)  # to nobody
@@ -59,6 +59,9 @@ async def test_outputs_then_the_exit() -> None:
         chunk(0, b"input"),
         chunk(4, b"\x09"),
         chunk(6, b""),
+        chunk(1, b""),
+        chunk(2, b""),
+        chunk(5, bytes(4)),
         chunk(255, b""),
         CHUNK.pack(Kind.STDOUT, MAX_CHUNK + 1),
         CHUNK.pack(Kind.EXIT, 0xFFFFFFFF),
@@ -84,6 +87,25 @@ async def test_a_lie_ends_the_stream_and_nothing_else(lie: bytes) -> None:
         assert program.exit is None
         kind, flags, number, *_ = await guest.receive()
         assert (kind, flags, number) == (Type.WINDOW_UPDATE, Flag.RST, 1)
+
+
+async def test_a_flood_of_tiny_chunks_lets_others_work() -> None:
+    async with execution() as (program, guest):
+        turns = 0
+
+        async def work() -> None:
+            nonlocal turns
+            while program.exit is None:
+                turns += 1
+                await asyncio.sleep(0)
+
+        await say(guest, chunk(1, b"x") * 10_000)
+        await eventually(lambda: len(program._stream._received) == 60_000)
+        await say(guest, chunk(3, b'{"code":0}'))
+        working = asyncio.create_task(work())
+        assert len(await to_the_end(program)) == 10_000
+        await working
+        assert turns > 10_000 / 100
 
 
 @pytest.mark.parametrize("end", [Flag.FIN, Flag.RST])
