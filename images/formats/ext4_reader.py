@@ -130,13 +130,19 @@ class Ext4:
         if self.size_bytes > self._disk.size:
             raise _damaged("it is larger than its disk")
 
+    def begin(self, blocks: int) -> None:
+        """Allow what follows to refer to so many blocks; ``walk`` begins by itself.
+
+        Needed before ``names``, ``pieces`` and ``target`` outside a walk, and not during one.
+        """
+        self._budget, self._names_left = blocks, MAX_ENTRIES
+
     def walk(self) -> Iterator[tuple[str, Inode]]:
         """Every name with its inode, each directory before what it holds, in order of names.
 
         The root comes first, as ``""``; ``lost+found`` in the root is left out.
         """
-        self._budget = min(2 * self._blocks + self._inodes, MAX_BYTES // self.block_size)
-        self._names_left = MAX_ENTRIES
+        self.begin(min(2 * self._blocks + self._inodes, MAX_BYTES // self.block_size))
         entered = set[int]()
         todo = [(b"", ROOT_INODE)]
         while todo:
@@ -148,7 +154,7 @@ class Ext4:
             if number in entered:
                 raise _damaged(f"directory {number} is found in two places")
             entered.add(number)
-            for name, child in sorted(self._names(inode), reverse=True):
+            for name, child in sorted(self.names(inode), reverse=True):
                 if path or name != _LOST_AND_FOUND:
                     todo.append((path + b"/" + name if path else name, child))
 
@@ -162,7 +168,7 @@ class Ext4:
                 pieces = self.pieces(inode)
                 if inode.links > 1:
                     first_names[inode.number] = path
-            yield Item(self._entry(path, inode), pieces, link_to)
+            yield Item(self.entry(path, inode), pieces, link_to)
 
     def inode(self, number: int) -> Inode:
         """Read one inode; ``Invalid`` where there is none of that number."""
@@ -198,7 +204,8 @@ class Ext4:
             raise _damaged(f"the symbolic link {inode.number} is too long")
         return b"".join(data for _, data in self.pieces(inode))
 
-    def _entry(self, path: str, inode: Inode) -> Entry:
+    def entry(self, path: str, inode: Inode) -> Entry:
+        """What is known of an inode as the entry of a tree; its data are ``pieces``."""
         kind = inode.kind
         return Entry(
             path,
@@ -222,8 +229,9 @@ class Ext4:
         high = struct.unpack_from("<I", descriptor, 0x28)[0] if len(descriptor) == 64 else 0
         return int(low | high << 32)
 
-    def _names(self, directory: Inode) -> Iterator[tuple[bytes, int]]:
-        """The entries of a directory. Index blocks look like empty ones, so all are read."""
+    def names(self, directory: Inode) -> Iterator[tuple[bytes, int]]:
+        """The names in one directory with their inodes' numbers, without ``.`` and ``..``."""
+        # Index blocks look like empty ones, so all are read.
         for _, data in self.pieces(directory):
             for start in range(0, len(data), self.block_size):
                 for found in _parse_directory_block(data[start : start + self.block_size]):

@@ -1,0 +1,191 @@
+"""An image as something to take away: a tar archive of its files, or its compressed disk.
+
+Both are streams made in constant memory, and the same image gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote_from_bytes
+
+from backports.zstd import CompressionParameter, ZstdCompressor
+
+from images.entries import DEVICES, Entry, Kind, encoded
+from images.files import data_ranges
+from images.formats.disks import open_disk
+from images.formats.ext4_reader import Ext4
+from images.trees import Item
+
+_BLOCK = 512
+_CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
+_HOLE = 64 << 20  # holes are packed in such steps
+_TYPES = {
+    Kind.FILE: b"0",
+    Kind.SYMLINK: b"2",
+    Kind.CHARACTER_DEVICE: b"3",
+    Kind.BLOCK_DEVICE: b"4",
+    Kind.DIRECTORY: b"5",
+    Kind.FIFO: b"6",
+}
+_LINK, _PAX = b"1", b"x"
+_NAME_SIZE = 100
+_MAX_SIZE, _MAX_ID = 8**11 - 1, 8**7 - 1  # what the fields of a header hold
+_PARAMETERS: dict[int, int] = {CompressionParameter.checksum_flag: 1}
+
+
+def tar_stream(path: Path) -> Iterator[bytes]:
+    """The files of an image as a PAX archive: owners, modes, links, devices and attributes.
+
+    Sockets are left out, as tar does; holes are written as zeros. ``Invalid`` for an image that
+    cannot be read, at the damaged place.
+    """
+    with open_disk(path) as disk:
+        for item in Ext4(disk).items():
+            if item.entry.kind is not Kind.SOCKET:
+                yield _headers(item)
+                yield from _data(item)
+    yield bytes(2 * _BLOCK)
+
+
+def ext4_zst_stream(path: Path) -> Iterator[bytes]:
+    """The file of an image compressed with zstd; its holes are not read, and cost nothing."""
+    hole = _compressed_hole()
+    done = 0
+    with path.open("rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        for start, end in (*data_ranges(file.fileno(), size), (size, size)):
+            while start - done >= _HOLE:
+                yield hole
+                done += _HOLE
+            yield from _compressed(_plain(file.fileno(), done, start, end))
+            done = end
+
+
+def _plain(fd: int, hole: int, start: int, end: int) -> Iterator[bytes]:
+    """The zeros from ``hole`` to ``start``, then the data up to ``end``."""
+    yield from _zeros(start - hole)
+    while start < end:
+        data = os.pread(fd, min(_CHUNK, end - start), start)
+        if not data:
+            raise EOFError("the image became shorter while it was read")
+        yield data
+        start += len(data)
+
+
+def _compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """One zstd frame; frames may follow each other."""
+    compressor = ZstdCompressor(options=_PARAMETERS)
+    for chunk in chunks:
+        if packed := compressor.compress(chunk):
+            yield packed
+    yield compressor.flush()
+
+
+def _compressed_hole() -> bytes:
+    return b"".join(_compressed(_zeros(_HOLE)))
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    while count > 0:
+        yield _ZEROS[:count]
+        count -= _CHUNK
+
+
+def _data(item: Item) -> Iterator[bytes]:
+    """A file's bytes up to the next block's beginning."""
+    if item.link_to is not None:
+        return
+    at = 0
+    for offset, data in item.pieces:
+        yield from _zeros(offset - at)
+        yield data
+        at = offset + len(data)
+    yield from _zeros(item.entry.size + -item.entry.size % _BLOCK - at)
+
+
+def _headers(item: Item) -> bytes:
+    """The header of an entry, after one of PAX records where it does not say everything."""
+    entry, link = item.entry, item.link_to
+    name = b"./" + encoded(entry.path)
+    if entry.kind is Kind.DIRECTORY and entry.path:
+        name += b"/"
+    target = b"./" + encoded(link) if link is not None else encoded(entry.target)
+    type_ = _LINK if link is not None else _TYPES[entry.kind]
+    size = entry.size if link is None else 0
+    records = _records(entry, name, target, size)
+    header = _header(entry, name, target, type_, size)
+    if not records:
+        return header
+    lines = b"".join(_record(key, value) for key, value in records.items())
+    extension = _header(Entry("", Kind.FILE, 0o644), b"./PaxHeaders/pax", b"", _PAX, len(lines))
+    return extension + lines + bytes(-len(lines) % _BLOCK) + header
+
+
+def _records(entry: Entry, name: bytes, target: bytes, size: int) -> dict[bytes, bytes]:
+    """What the fields of a header cannot hold; text that is no UTF-8 is declared as bytes."""
+    records: dict[bytes, bytes] = {}
+    for key, text in ((b"path", name), (b"linkpath", target)):
+        if len(text) > _NAME_SIZE or not text.isascii():
+            records[key] = text
+    for key, number, highest in (
+        (b"size", size, _MAX_SIZE),
+        (b"uid", entry.uid, _MAX_ID),
+        (b"gid", entry.gid, _MAX_ID),
+    ):
+        if number > highest:
+            records[key] = b"%d" % number
+    if not _is_utf8(b"".join(records.values())):
+        records = {b"hdrcharset": b"BINARY"} | records
+    return records | _xattr_records(entry.xattrs)
+
+
+def _xattr_records(xattrs: Mapping[str, bytes]) -> dict[bytes, bytes]:
+    """As GNU tar writes attributes; as libarchive does where the name has a ``=`` or ``%``."""
+    records = {}
+    for name, value in sorted(xattrs.items()):
+        raw = encoded(name)
+        if _is_utf8(raw) and b"=" not in raw and b"%" not in raw:
+            records[b"SCHILY.xattr." + raw] = value
+        else:
+            key = b"LIBARCHIVE.xattr." + quote_from_bytes(raw, safe="").encode()
+            records[key] = base64.b64encode(value).rstrip(b"=")
+    return records
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """``LENGTH KEY=VALUE`` and a newline; the length counts its own digits too."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _header(entry: Entry, name: bytes, target: bytes, type_: bytes, size: int) -> bytes:
+    major, minor = entry.device if entry.kind in DEVICES else (0, 0)
+    parts = [
+        name[:_NAME_SIZE].ljust(_NAME_SIZE, b"\0"),
+        b"%07o\0" % entry.mode,
+        b"%07o\0" % (entry.uid if entry.uid <= _MAX_ID else 0),
+        b"%07o\0" % (entry.gid if entry.gid <= _MAX_ID else 0),
+        b"%011o\0" % (size if size <= _MAX_SIZE else 0),
+        b"%011o\0" % entry.mtime,
+        b" " * 8,
+        type_,
+        target[:_NAME_SIZE].ljust(_NAME_SIZE, b"\0"),
+        b"ustar\x0000".ljust(72, b"\0"),
+        b"%07o\0%07o\0" % (major, minor),
+    ]
+    block = b"".join(parts).ljust(_BLOCK, b"\0")
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
