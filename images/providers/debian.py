@@ -11,7 +11,7 @@ import contextlib
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -71,6 +71,16 @@ _CUSTOMIZE = (
     f'chroot "$1" systemctl mask {" ".join(_MASKED)}',
     # Of this machine, or to be new in every VM; an empty machine-id is filled at the first boot.
     'cd "$1/etc" && rm -f hostname && : > resolv.conf && : > machine-id',
+)
+_OPTIONS = (
+    "--mode=unshare",  # for root as well: its mounts vanish with the process
+    "--variant=minbase",
+    "--format=tar",
+    f"--include={','.join(PACKAGES)}",
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    '--aptopt=Acquire::Languages "none"',
+    *(f"--dpkgopt={option}" for option in _LEFT_OUT),
+    *(f"--customize-hook={command}" for command in _CUSTOMIZE),
 )
 # How far it is, in percent, when mmdebstrap says that it begins with something.
 _STAGES = (
@@ -184,28 +194,28 @@ class DebianProvider:
         environment = {"SOURCE_DATE_EPOCH": str(int(state.date.timestamp()))}
         if os.geteuid() == 0:  # else root in the namespace could not get into our directories
             environment["TMPDIR"] = str(scratch)
-        argv = [program, *self._options(scratch), codename, "-", *lines]
-        mmdebstrap.run(argv, scratch / "log", watch, out=tar, environment=environment)
+        with self._trust() as trust:
+            argv = [program, *_OPTIONS, *trust, codename, "-", *lines]
+            mmdebstrap.run(argv, scratch / "log", watch, out=tar, environment=environment)
         return state
 
-    def _options(self, scratch: Path) -> list[str]:
-        options = [
-            "--mode=unshare",  # for root as well: its mounts vanish with the process
-            "--variant=minbase",
-            "--format=tar",
-            f"--include={','.join(PACKAGES)}",
-            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
-            '--aptopt=Acquire::Languages "none"',
-            *(f"--dpkgopt={option}" for option in _LEFT_OUT),
-            *(f"--customize-hook={command}" for command in _CUSTOMIZE),
-        ]
-        if self._keyring:
-            key = scratch / "keyring.asc"
+    @contextlib.contextmanager
+    def _trust(self) -> Iterator[list[str]]:
+        """The options by which apt trusts the configured keyring, there and in the guest, alone."""
+        if not self._keyring:
+            yield []
+            return
+        with tempfile.TemporaryDirectory(prefix="nexus-debian-") as directory:
+            key = Path(directory) / "mirror.asc"
             key.write_text(self._keyring)
-            options.append(
-                f"--setup-hook=upload {quote(str(key))} /etc/apt/trusted.gpg.d/mirror.asc"
-            )
-        return options
+            for path, mode in ((Path(directory), 0o755), (key, 0o644)):  # read in the namespace
+                path.chmod(mode)
+            yield [
+                f"--keyring={key}",
+                f"--keyring={directory}",
+                '--setup-hook=mkdir -p "$1/etc/apt/trusted.gpg.d"',
+                f"--setup-hook=upload {quote(str(key))} /etc/apt/trusted.gpg.d/mirror.asc",
+            ]
 
     def _archive(self) -> Archive:
         """The configured mirror, or this system's."""

@@ -16,7 +16,8 @@ from nexus_site.core.errors import Broken, NexusError, NotFound, Retryable
 
 APT_HELPER = "/usr/lib/apt/apt-helper"
 INSTALL_HINT = (
-    "Run `apt-get install -y --no-install-recommends mmdebstrap uidmap` as root, then try again."
+    "Run `apt-get install -y --no-install-recommends mmdebstrap uidmap debian-archive-keyring` "
+    "as root, then try again."
 )
 
 _LOOK_EVERY = 0.2  # seconds
@@ -62,7 +63,7 @@ _MEANINGS = (  # the first that matches counts
         "Check the mirror and the keyring in the provider's configuration.",
     ),
     _meaning(
-        r"\b404\b|does not have a Release file",
+        r"  4\d\d  |does not have a Release file",
         NotFound,
         "not-on-mirror",
         "The mirror does not have what was asked for.",

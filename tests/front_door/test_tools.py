@@ -1,4 +1,4 @@
-"""QEMU, e2fsprogs, Chromium and mmdebstrap: found, installed, or named with the one command to run."""
+"""QEMU, e2fsprogs, Chromium, mmdebstrap: found, installed, or named with the command to run."""
 
 from __future__ import annotations
 
