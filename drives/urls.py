@@ -5,7 +5,6 @@ from drives import views
 app_name = "drives"
 urlpatterns = [
     path("drives/", views.drive_list, name="list"),
-    path("drives/new/", views.new, name="new"),
     path("drives/<str:ref>/", views.detail, name="detail"),
     path("drives/<str:ref>/delete/", views.delete, name="delete"),
 ]

@@ -1,16 +1,14 @@
-"""The pages of drives. Attaching and detaching are about VMs: ``vms.views``."""
+"""The pages of drives. New ones, attaching and detaching lead up the house: ``vms.views``."""
 
 from __future__ import annotations
 
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from drives import services
-from drives.forms import NewDriveForm
 from drives.models import Drive
-from nexus_site.core.errors import NexusError
 from nexus_site.core.htmx import Request, go_to, page, render_page
 from nexus_site.core.ids import resolve
 from nexus_site.core.listing import Column, Listing
@@ -46,25 +44,6 @@ def drive_list(request: Request) -> HttpResponse:
 def detail(request: Request, ref: str) -> HttpResponse:
     context = {"area": "drives", "drive": resolve(_drives(), ref)}
     return render_page(request, "drives/detail.html", context, fragments=("drives/_drive.html",))
-
-
-@require_http_methods(["GET", "POST"])
-@page("operate")
-def new(request: Request) -> HttpResponse:
-    """A drive from an image; ``?image=`` chooses one beforehand."""
-    form = NewDriveForm(request.POST or None, initial={"image": request.GET.get("image")})
-    if request.method == "POST" and form.is_valid():
-        try:
-            operation = services.create_drive(form.cleaned_data["image"], **form.arguments())
-        except NexusError as error:
-            form.refuse(error)
-        else:
-            text = f"{operation.title}: under way."
-            return go_to(request, reverse("drives:list"), text)
-    status = 422 if form.is_bound else 200
-    context = {"area": "drives", "form": form}
-    fragments = ("drives/_new_form.html",)
-    return render_page(request, "drives/new.html", context, fragments=fragments, status=status)
 
 
 @require_POST

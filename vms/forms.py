@@ -2,71 +2,204 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 
+from builds.models import Template
 from images import services as image_services
+from images.models import Image
 from nexus_site.core.forms import ServiceForm
 from nexus_site.core.ids import NAME_RULE
-from vms.capacity import HostCapacity
+from nexus_site.core.models import Operation
+from vms import shortcuts
+from vms.capacity import HostCapacity, host_capacity
 from vms.models import VM
+from vms.shortcuts import Target
 
 
-class FromRootfsForm(ServiceForm):
-    """A VM from a distribution."""
+class CreateForm(ServiceForm):
+    """Something new from a source: first the source, then how the new thing is to be."""
 
     code_fields = ServiceForm.code_fields | {
         "too-many-cpus": "vcpu_count",
         "memory-size": "mem_size_mib",
+        "drive-too-small": "size_mib",
         "rootfs-not-found": "rootfs",
     }
+    source: ClassVar[str]
+
+    def __init__(self, *args: Any, target: Target, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.target = target
+        self.fields |= _WISHES[target]()
+        self._wishes = [name for name in self.fields if name != self.source]
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is anything to start from."""
+        field = self.fields[self.source]
+        assert isinstance(field, forms.ChoiceField)
+        return bool(field.choices)
+
+    def wishes(self) -> dict[str, Any]:
+        return {name: self.cleaned_data[name] for name in self._wishes}
+
+    def start(self) -> dict[str, Any]:
+        """Where it starts, as the API takes it."""
+        return {self.source: self.cleaned_data[self.source].name}
+
+    def request_body(self) -> dict[str, Any]:
+        """What ``POST /v1/{target}s/from-{source}`` takes to do the same."""
+        return {name: value for name, value in (self.start() | self.wishes()).items() if value}
+
+    def command(self) -> list[str]:
+        """The words of the command that does the same."""
+        words = ["nexusctl", self.target, f"from-{self.source}"]
+        body = self.request_body()
+        words += [body[name] for name in self.start() if name not in _OPTIONS and name in body]
+        for name, option in _OPTIONS.items():
+            words += [option, str(body[name])] if name in body else []
+        return words
+
+    def submit(self) -> Operation:
+        """Have it made. Raises what the services object to."""
+        raise NotImplementedError
+
+
+class FromRootfsForm(CreateForm):
+    source = "rootfs"
 
     rootfs = forms.ChoiceField(label="Distribution")
-    name = forms.CharField(
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["rootfs"]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = list(_rootfs_choices().items())
+
+    def start(self) -> dict[str, Any]:
+        distro, version, *provider = self.cleaned_data["rootfs"].split(":")
+        return {"distro": distro, "version": version} | (
+            {"provider": provider[0]} if provider else {}
+        )
+
+    def submit(self) -> Operation:
+        return shortcuts.from_rootfs(self.target, **self.start(), **self.wishes())
+
+
+class FromTemplateForm(CreateForm):
+    source = "template"
+
+    template = forms.ModelChoiceField(
+        Template.objects.order_by("name"),
+        label="Template",
+        empty_label=None,
+        help_text="Its image is built first, unless it is there, unchanged.",
+    )
+
+    def submit(self) -> Operation:
+        template = self.cleaned_data["template"]
+        return shortcuts.from_template(self.target, template, **self.wishes())
+
+
+class FromImageForm(CreateForm):
+    source = "image"
+
+    image = forms.ModelChoiceField(Image.objects.order_by("name"), label="Image", empty_label=None)
+
+    def submit(self) -> Operation:
+        assert self.target != "image"
+        return shortcuts.from_image(self.target, self.cleaned_data["image"], **self.wishes())
+
+
+FORMS: dict[str, type[CreateForm]] = {
+    form.source: form for form in (FromRootfsForm, FromTemplateForm, FromImageForm)
+}
+
+#: Options of ``nexusctl``; what is not here is an argument.
+_OPTIONS = {
+    "name": "--name",
+    "provider": "--provider",
+    "size_mib": "--size",
+    "vcpu_count": "--vcpus",
+    "mem_size_mib": "--memory",
+}
+
+
+def _rootfs_choices() -> dict[str, str]:
+    """What providers offer; the provider is named where an earlier one has the same."""
+    choices: dict[str, str] = {}
+    for offer in image_services.list_rootfs_offers():
+        value, shown = f"{offer.distro}:{offer.version}", f"{offer.distro.capitalize()} "
+        again = value in choices
+        value += f":{offer.provider}" if again else ""
+        choices[value] = f"{shown}{offer.version}" + (f" of {offer.provider}" if again else "")
+    return choices
+
+
+def _name(help_text: str, placeholder: str = "") -> forms.Field:
+    attributes = {"placeholder": placeholder, "autocomplete": "off", "spellcheck": "false"}
+    return forms.CharField(
         required=False,
         max_length=63,
         label="Name",
-        help_text="Left empty, Nexus chooses a readable one.",
-        widget=forms.TextInput(attrs={"placeholder": "calm-otter", "autocomplete": "off"}),
+        help_text=help_text,
+        widget=forms.TextInput(attrs=attributes),
     )
-    vcpu_count = forms.IntegerField(min_value=1, initial=1, label="vCPUs")
-    mem_size_mib = forms.IntegerField(min_value=64, initial=512, label="Memory")
-
-    def __init__(self, *args: Any, host: HostCapacity, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        offers = image_services.list_rootfs_offers()
-        choices = [
-            (f"{offer.distro}:{offer.version}", f"{offer.distro.capitalize()} {offer.version}")
-            for offer in offers
-        ]
-        rootfs = self.fields["rootfs"]
-        assert isinstance(rootfs, forms.ChoiceField)
-        rootfs.choices = choices
-        self.fields["vcpu_count"].help_text = f"The host has {host.cpus}."
-        self.fields[
-            "mem_size_mib"
-        ].help_text = (
-            f"The host has {host.memory_mib} MiB, {host.memory_available_mib} of them free."
-        )
-        self.fields["mem_size_mib"].widget.attrs["step"] = 64
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of ``create_from_rootfs``."""
-        distro, _, version = self.cleaned_data["rootfs"].partition(":")
-        rest = ("name", "vcpu_count", "mem_size_mib")
-        return {"distro": distro, "version": version} | {
-            name: self.cleaned_data[name] for name in rest
-        }
 
 
-class FromImageForm(ServiceForm):
-    """A VM from an image that is here already."""
+def _image_wishes() -> dict[str, forms.Field]:
+    return {"name": _name("Left empty, it is named after the template.")}
 
-    image = forms.CharField()
-    name = forms.CharField(required=False, max_length=63)
-    vcpu_count = forms.IntegerField(min_value=1)
-    mem_size_mib = forms.IntegerField(min_value=64)
+
+def _drive_wishes() -> dict[str, forms.Field]:
+    size = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=64 << 20,
+        label="Size",
+        help_text="Left empty, the image's size.",
+    )
+    return {"name": _name("Left empty, Nexus chooses one."), "size_mib": size}
+
+
+def _vm_wishes() -> dict[str, forms.Field]:
+    host: HostCapacity = host_capacity()
+    memory = forms.IntegerField(
+        min_value=64,
+        initial=512,
+        label="Memory",
+        help_text=f"The host has {host.memory_mib} MiB, {host.memory_available_mib} of them free.",
+        widget=forms.NumberInput(attrs={"step": 64}),
+    )
+    cpus = forms.IntegerField(
+        min_value=1, initial=1, label="vCPUs", help_text=f"The host has {host.cpus}."
+    )
+    name = _name("Left empty, Nexus chooses a readable one.", "calm-otter")
+    return {"name": name, "vcpu_count": cpus, "mem_size_mib": memory}
+
+
+_WISHES = {"image": _image_wishes, "drive": _drive_wishes, "vm": _vm_wishes}
+
+
+class ImportImageForm(ServiceForm):
+    """An image from a file of one's own."""
+
+    file = forms.FileField(
+        label="File",
+        allow_empty_file=False,
+        help_text="A root file system as ext4, qcow2, tar or OCI archive; compressed ones too.",
+    )
+    name = _name("Left empty, Nexus chooses one.")
+    sha256 = forms.RegexField(
+        r"\A[0-9a-fA-F]{64}\Z",
+        required=False,
+        label="SHA-256",
+        help_text="Given, the file is refused unless it has this checksum.",
+        error_messages={"invalid": "A SHA-256 has 64 hexadecimal digits."},
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
 
 
 class RenameForm(ServiceForm):

@@ -5,9 +5,13 @@ from vms import views
 app_name = "vms"
 urlpatterns = [
     path("vms/", views.vm_list, name="list"),
-    path("vms/new/", views.new, name="new"),
-    path("vms/new/preview/", views.preview, name="preview"),
-    path("vms/new/from-image/", views.from_image, name="from-image"),
+    path("vms/new/", views.new, {"target": "vm"}, name="new"),
+    path("vms/new/preview/", views.preview, {"target": "vm"}, name="preview"),
+    path("drives/new/", views.new, {"target": "drive"}, name="new-drive"),
+    path("drives/new/preview/", views.preview, {"target": "drive"}, name="preview-drive"),
+    path("images/new/", views.new, {"target": "image"}, name="new-image"),
+    path("images/new/preview/", views.preview, {"target": "image"}, name="preview-image"),
+    path("images/import/", views.import_image, name="import-image"),
     path("vms/<str:ref>/", views.detail, name="detail"),
     path("vms/<str:ref>/console.log", views.console_text, name="console"),
     path("vms/<str:ref>/start/", views.start, name="start"),

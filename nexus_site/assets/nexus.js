@@ -211,6 +211,38 @@
     }
   }
 
+  // Files: a <form data-upload> is sent so that its progress shows. The answer is the form
+  // again, with what is wrong in it, or the address to go on to.
+
+  function upload(form) {
+    const state = $("[data-upload-state]", form);
+    const [bar, words, button] = [$("progress", state), $("span", state), $("[type=submit]", form)];
+    const request = new XMLHttpRequest();
+    const settle = (text) => { state.hidden = !text; words.textContent = text; button.disabled = false; };
+    request.upload.onprogress = ({ loaded, total }) => {
+      bar.value = (100 * loaded) / total;
+      words.textContent = loaded < total ? `${Math.floor(bar.value)} % sent` : "Sent. Nexus is checking it…";
+    };
+    request.onerror = () => settle("The upload broke off. Send it again.");
+    request.onload = () => {
+      const next = request.getResponseHeader("HX-Redirect");
+      if (next) location.assign(next);
+      else if (request.status === 422) { form.outerHTML = request.responseText; $("[aria-invalid]")?.focus(); }
+      else settle($("p", new DOMParser().parseFromString(request.responseText, "text/html"))?.textContent ?? `Nexus answered ${request.status}.`);
+    };
+    request.open("POST", form.action);
+    request.setRequestHeader("HX-Request", "true");
+    request.setRequestHeader("HX-Target", `form#${form.id}`);
+    request.send(new FormData(form));
+    [state.hidden, button.disabled, words.textContent] = [false, true, "Sending…"];
+  }
+
+  document.addEventListener("submit", (event) => {
+    if (!event.target.matches("form[data-upload]")) return;
+    event.preventDefault();
+    upload(event.target);
+  });
+
   // Small manners of controls
 
   async function copy(button) {

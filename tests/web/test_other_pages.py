@@ -6,7 +6,6 @@ import pytest
 from django.test import Client
 
 from builds.models import Build, Template
-from drives.models import Drive
 from images.providers.base import RootfsOffer
 from nexus_site.core import events, steps
 from nexus_site.core.models import Operation
@@ -132,22 +131,6 @@ def test_what_was_deleted_is_named_without_a_link(client: Client) -> None:
 # Drives
 
 
-def test_a_drive_is_made_from_an_image(client: Client) -> None:
-    image = make_image(name="alpine", size_bytes=64 << 20)
-    form = {"image": image.ref, "name": "data", "size_mib": "128"}
-    response = client.post("/drives/new/", form, headers=htmx("form"))
-    assert response["HX-Redirect"] == "/drives/"
-    assert Drive.objects.get(name="data").size_bytes == 128 << 20
-
-
-def test_a_drive_that_is_too_small_is_refused_at_the_field(client: Client) -> None:
-    image = make_image(size_bytes=256 << 20)
-    form = {"image": image.ref, "size_mib": "128"}
-    response = client.post("/drives/new/", form, headers=htmx("form#drives-new_form"))
-    assert response.status_code == 422
-    assert 'id="id_size_mib-error"' in response.content.decode()
-
-
 def test_an_attached_drive_is_not_deleted_and_the_answer_names_its_vm(client: Client) -> None:
     drive = make_vm(name="hello").attachments.get().drive
     response = client.post(f"/drives/{drive.ref}/delete/", headers=htmx("form"))
@@ -167,15 +150,6 @@ def test_an_image_tells_where_it_comes_from_and_where_it_is_used(client: Client)
     assert "alpine-base" in html
     assert "spare" in html
     assert "1 drive<" in html
-
-
-def test_a_vm_is_made_from_an_image(client: Client) -> None:
-    make_image(name="alpine")
-    form = {"image": "alpine", "name": "hello", "vcpu_count": "1", "mem_size_mib": "128"}
-    response = client.post("/vms/new/from-image/", form, headers=htmx("form"))
-    operation = Operation.objects.get(kind="vm.create")
-    assert response["HX-Redirect"] == f"/vms/{operation.subject_id}/"
-    assert operation.params["start"] is True
 
 
 def test_a_distribution_that_is_here_is_not_offered_again(

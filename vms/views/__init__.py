@@ -1,4 +1,4 @@
-"""The pages of VMs: the list, one VM, a new one, and the buttons on them."""
+"""The pages of VMs: the list, one VM, a new one (or a new drive or image), and the buttons."""
 
 from vms.views.actions import (
     attach_drive,
@@ -10,8 +10,9 @@ from vms.views.actions import (
     start,
     stop,
 )
-from vms.views.create import from_image, new, preview
+from vms.views.create import new, preview
 from vms.views.pages import console_text, detail, vm_list
+from vms.views.uploads import import_image
 
 __all__ = [
     "attach_drive",
@@ -19,7 +20,7 @@ __all__ = [
     "delete",
     "detach_drive",
     "detail",
-    "from_image",
+    "import_image",
     "new",
     "preview",
     "rename",
