@@ -30,17 +30,7 @@ def storage() -> Storage:
 @transaction.atomic
 def create_drive(image: Image, *, name: str = "", size_mib: int | None = None) -> Operation:
     """A writable copy of ``image``; with ``size_mib``, grown to that size."""
-    if size_mib is not None and size_mib * MIB < image.size_bytes:
-        raise Invalid(
-            f"A drive of “{image.name}” has at least {image.size_bytes // MIB} MiB; "
-            f"{size_mib} were asked for.",
-            hint="Leave the size out to get the image's.",
-            code="drive-too-small",
-        )
-    drive = new_drive(image, name=name, strict=True)
-    if size_mib is not None:
-        drive.size_bytes = size_mib * MIB
-        drive.save(update_fields=["size_bytes"])
+    drive = new_drive(image, name=name, size_mib=size_mib, strict=True)
     return open_operation(
         "drive.create", f"Create drive {drive.name}", subject=drive, params={"drive": drive.ref}
     )
@@ -59,11 +49,26 @@ def delete_drive(drive: Drive) -> Operation:
     )
 
 
-def new_drive(image: Image, *, name: str = "", strict: bool = False) -> Drive:
+def check_size(image: Image, size_mib: int) -> None:
+    """Raises ``Invalid`` where a drive of ``image`` cannot be that small."""
+    if size_mib * MIB < image.size_bytes:
+        raise Invalid(
+            f"A drive of “{image.name}” has at least {image.size_bytes // MIB} MiB; "
+            f"{size_mib} were asked for.",
+            hint="Leave the size out to get the image's.",
+            code="drive-too-small",
+        )
+
+
+def new_drive(
+    image: Image, *, name: str = "", size_mib: int | None = None, strict: bool = False
+) -> Drive:
     """The row of a new drive; its storage is still to be made (``fill``).
 
     A taken name gets a suffix, or with ``strict`` raises ``Conflict``.
     """
+    if size_mib is not None:
+        check_size(image, size_mib)
     if name:
         check_name(name)
         if strict and Drive.objects.filter(name=name).exists():
@@ -75,7 +80,7 @@ def new_drive(image: Image, *, name: str = "", strict: bool = False) -> Drive:
     drive = Drive.objects.create(
         name=free_name(lambda taken: Drive.objects.filter(name=taken).exists(), name),
         image=image,
-        size_bytes=image.size_bytes,
+        size_bytes=size_mib * MIB if size_mib else image.size_bytes,
     )
     events.append("drive.created", drive, image=image.name)
     return drive

@@ -30,6 +30,7 @@ from nexusctl import __version__
 from vms import services as vm_services
 from vms.api import drive_router as vm_drives_router
 from vms.api import router as vms_router
+from vms.shortcuts_api import router as shortcuts_router
 
 ANY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 IDEMPOTENCY_KEY = {
@@ -145,6 +146,7 @@ def _no_such_endpoint(path: str) -> NotFound:
 
 
 for router in (
+    shortcuts_router,  # before the others: its paths name what a {ref} there could be
     vms_router,
     drives_router,
     vm_drives_router,

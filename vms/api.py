@@ -23,7 +23,6 @@ from vms.schemas import (
     AttachDrive,
     BootOut,
     CreateVM,
-    CreateVMFromRootfs,
     DeleteQuery,
     StopVM,
     TransitionOut,
@@ -60,14 +59,6 @@ def list_vms(request: HttpRequest, query: Query[VMQuery]) -> Slice:
 def create_vm(request: HttpRequest, data: CreateVM, query: Query[ChangeQuery]) -> HttpResponse:
     """Make a VM from an image or around a drive; with ``start``, start it too."""
     return carry_out(request, query, lambda: services.create_vm(**data.model_dump()))
-
-
-@router.post("/vms/from-rootfs", response=STARTED)
-def create_vm_from_rootfs(
-    request: HttpRequest, data: CreateVMFromRootfs, query: Query[ChangeQuery]
-) -> HttpResponse:
-    """From a distribution to a ready VM: rootfs, template, build, image, drive, VM, start."""
-    return carry_out(request, query, lambda: services.create_from_rootfs(**data.model_dump()))
 
 
 @router.get("/vms/{ref}", response=VMDetail)

@@ -140,7 +140,8 @@ def launch(run: Run) -> str:
 
 
 def _spec(vm: VM, kernel: Kernel) -> VmmSpec:
-    attachments = vm.attachments.select_related("drive")
+    attachments = list(vm.attachments.select_related("drive__image"))
+    alone = any(a.is_root and a.drive.image and a.drive.image.init == "none" for a in attachments)
     disks = tuple(
         Disk(a.drive.ref, drive_services.require_file(a.drive), a.read_only) for a in attachments
     )
@@ -155,6 +156,7 @@ def _spec(vm: VM, kernel: Kernel) -> VmmSpec:
         initrd=boot_files.initrd,
         disks=disks,
         mac=vm.mac,
+        kernel_args=("nexus.init=none",) if alone else (),
     )
 
 

@@ -117,14 +117,6 @@ class CreateVM(Input):
     start: bool = False
 
 
-class CreateVMFromRootfs(Input):
-    distro: str = Field(min_length=1, max_length=40, examples=["alpine"])
-    version: str = Field(min_length=1, max_length=40, examples=["3.23"])
-    name: str = Name
-    vcpu_count: int = VcpuCount
-    mem_size_mib: int = MemSizeMib
-
-
 class UpdateVM(Input):
     """What is left out stays as it is."""
 

@@ -13,7 +13,6 @@ from django.db import transaction
 
 from drives import services as drive_services
 from drives.models import Drive
-from images import services as image_services
 from images.models import Image, Kernel
 from nexus_site.core import events
 from nexus_site.core.errors import Conflict, Invalid
@@ -31,7 +30,6 @@ __all__ = [
     "ConsolePage",
     "attach_drive",
     "counts_by_state",
-    "create_from_rootfs",
     "create_vm",
     "delete_vm",
     "detach_drive",
@@ -45,39 +43,6 @@ __all__ = [
 ]
 
 DEFAULT_MEMORY_MIB = 512
-FROM_ROOTFS = "vm.from-rootfs"
-
-
-@transaction.atomic
-def create_from_rootfs(
-    distro: str,
-    version: str,
-    *,
-    name: str = "",
-    vcpu_count: int = 1,
-    mem_size_mib: int = DEFAULT_MEMORY_MIB,
-) -> Operation:
-    """From a distribution to a ready VM in one operation.
-
-    Raises ``NotFound`` (no such distribution), ``Conflict`` (name taken), ``Invalid``.
-    """
-    offer = image_services.find_rootfs(distro, version)
-    name = _new_name(name)
-    check_size(vcpu_count, mem_size_mib)
-    operation = open_operation(
-        FROM_ROOTFS,
-        f"Create VM {name} from {offer.distro.capitalize()} {offer.version}",
-        params={
-            "distro": offer.distro,
-            "version": offer.version,
-            "name": name,
-            "vcpu_count": vcpu_count,
-            "mem_size_mib": mem_size_mib,
-        },
-    )
-    Operation.objects.filter(pk=operation.pk).update(subject_kind="vm", subject_name=name)
-    operation.subject_kind, operation.subject_name = "vm", name
-    return operation
 
 
 @transaction.atomic
@@ -98,7 +63,7 @@ def create_vm(
             hint="An image gives the VM a new drive of its own; a drive is used as it is.",
             code="image-or-drive",
         )
-    name = _new_name(name)
+    name = new_name(name)
     check_size(vcpu_count, mem_size_mib)
     vm = new_vm(
         name,
@@ -228,7 +193,7 @@ def delete_vm(vm: VM, *, force: bool = False, keep_drives: bool = False) -> Oper
 def rename_vm(vm: VM, name: str) -> VM:
     """Give a VM another name; its guest takes it as hostname at the next start."""
     before = vm.name
-    vm.name = _new_name(name)
+    vm.name = new_name(name)
     vm.save(update_fields=["name"])
     events.append("vm.renamed", vm, before=before)
     return vm
@@ -283,7 +248,7 @@ def detach_drive(drive: Drive) -> None:
     events.append("drive.detached", drive, vm=attachment.vm.ref, vm_name=attachment.vm.name)
 
 
-def _new_name(name: str) -> str:
+def new_name(name: str) -> str:
     """``name``, checked and free, or a generated one."""
     if not name:
         return free_name(_name_taken)
@@ -298,7 +263,7 @@ def _new_name(name: str) -> str:
 
 
 def _name_taken(name: str) -> bool:
-    promised = open_operations().filter(kind=FROM_ROOTFS, subject_name=name)
+    promised = open_operations().filter(kind__startswith="vm.from-", subject_name=name)
     return VM.objects.filter(name=name).exists() or promised.exists()
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from nexus_site.core.operations import register
-from vms import from_rootfs, lifecycle
+from vms import chain, lifecycle
 
-register("vm.from-rootfs", from_rootfs.plan, lifecycle.start_failed)
+for source in chain.SOURCES:
+    register(f"image.from-{source}", chain.plan)
+    register(f"drive.from-{source}", chain.plan)
+    register(f"vm.from-{source}", chain.plan, lifecycle.start_failed)
 register("vm.create", lifecycle.create_plan, lifecycle.create_failed)
 register("vm.start", lifecycle.start_plan, lifecycle.start_failed)
 register("vm.stop", lifecycle.stop_plan)

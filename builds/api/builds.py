@@ -11,6 +11,7 @@ from builds import services
 from builds.models import Build, Template
 from builds.schemas import BuildLog, BuildOut, BuildState, TriggerBuild
 from builds.services import LogPage
+from images.models import Image
 from nexus_site.core.http import STARTED, carry_out, poll
 from nexus_site.core.ids import resolve
 from nexus_site.core.pagination import PageQuery, Slice, paginate
@@ -18,7 +19,7 @@ from nexus_site.core.schemas import ChangeQuery, Page
 
 router = Router()
 
-BUILDS = Build.objects.select_related("template_version__template", "image")
+BUILDS = Build.objects.select_related("template_version__template", "image", "verifies")
 
 
 class BuildQuery(PageQuery):
@@ -35,9 +36,14 @@ def trigger_build(
 ) -> HttpResponse:
     """Make an image from the template's current version."""
     template = resolve(Template.objects.prefetch_related("versions"), ref)
-    return carry_out(
-        request, query, lambda: services.trigger_build(template, image_name=data.image_name)
-    )
+    return carry_out(request, query, lambda: services.trigger_build(template, **data.model_dump()))
+
+
+@router.post("/images/{ref}/verify", response=STARTED)
+def verify_image(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
+    """Build the image again from the same inputs and compare, byte by byte."""
+    image = resolve(Image.objects.prefetch_related("builds"), ref)
+    return carry_out(request, query, lambda: services.verify_image(image))
 
 
 @router.get("/builds", response=Page[BuildOut])
@@ -53,7 +59,8 @@ def list_builds(request: HttpRequest, query: Query[BuildQuery]) -> Slice:
 
 @router.get("/builds/{ref}", response=BuildOut)
 def get_build(request: HttpRequest, ref: str) -> Build:
-    return resolve(BUILDS.all(), ref)
+    """A build by its ID, or by the ``build_id`` that an image has inside."""
+    return services.find_build(BUILDS.all(), ref)
 
 
 @router.get("/builds/{ref}/log", response=BuildLog)
@@ -64,7 +71,7 @@ def get_build_log(
     wait: Annotated[float, Query(ge=0, le=60)] = 0,
 ) -> LogPage:
     """A piece of the log; ``wait`` waits so many seconds for more while the build runs."""
-    build = resolve(BUILDS.all(), ref)
+    build = services.find_build(BUILDS.all(), ref)
 
     def read() -> LogPage:
         build.refresh_from_db(fields=["state"])  # before the log: after its end nothing is added

@@ -17,6 +17,10 @@ class TriggerBuild(Input):
     image_name: str = Field(
         default="", max_length=63, description="Left out, it is named after the template."
     )
+    rebuild: bool = Field(
+        default=False,
+        description="Make another image even where nothing has changed since the last.",
+    )
 
 
 class BuildOut(Schema):
@@ -26,6 +30,8 @@ class BuildOut(Schema):
     template_version: int
     image_name: str
     image: Ref | None = Field(description="What it made; null until it has, or when deleted.")
+    verifies: Ref | None = Field(description="The image that it was to make again, if it was.")
+    inputs: dict[str, Any] = Field(description="All that it was made from.")
     operation_id: ID | None
     error: ErrorRecord | None
     created_at: datetime

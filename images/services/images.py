@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 
-from guest_agent.binary import agent_digest, agent_version
 from images.digest import content_digest
 from images.files import move_file
 from images.models import Image, Rootfs
@@ -19,15 +20,28 @@ from nexus_site.core.operations import open_operation
 from nexus_site.core.steps import Plan, Run, Step
 
 
+def path_of(image_id: NexusID) -> Path:
+    """Where the file of an image with this ID is, or would be."""
+    return Path(settings.NEXUS.data_dir) / "images" / f"{image_id}.ext4"
+
+
 def image_path(image: Image) -> Path:
     """The image's file: a sparse, read-only ext4 file system."""
-    return Path(settings.NEXUS.data_dir) / "images" / f"{image.ref}.ext4"
+    return path_of(image.id)
+
+
+def has_file(image: Image) -> bool:
+    """Whether the image's file is there and has its size."""
+    try:
+        return image_path(image).stat().st_size == image.size_bytes
+    except OSError:
+        return False
 
 
 def require_file(image: Image) -> Path:
     """The image's file. Raises ``Broken`` when it is missing or has another size."""
     path = image_path(image)
-    if not path.exists() or path.stat().st_size != image.size_bytes:
+    if not has_file(image):
         raise Broken(
             f"The file of the image “{image.name}” is missing or damaged.",
             hint="Delete the image and build it again.",
@@ -36,30 +50,51 @@ def require_file(image: Image) -> Path:
     return path
 
 
-def publish_image(
-    image_id: NexusID, name: str, *, source: Path, rootfs: Rootfs, os_name: str
-) -> Image:
-    """Move ``source`` into the images and make its row; safe to repeat."""
-    image = Image(
-        id=image_id,
-        name=name,
-        rootfs=rootfs,
-        arch=rootfs.arch,
-        os_name=os_name,
-        agent_version=agent_version(),
-        agent_digest=agent_digest(rootfs.arch),
-    )
-    target = image_path(image)
+@dataclass(frozen=True)
+class Provenance:
+    """What an image came from, and what was found in it."""
+
+    rootfs: Rootfs
+    inputs: dict[str, Any]
+    os_name: str
+    packages: list[tuple[str, str]]
+    init: str
+    agent_version: str
+    agent_digest: str
+
+
+def publish_image(image_id: NexusID, name: str, source: Path, provenance: Provenance) -> Image:
+    """Move ``source`` into the images and make its row; safe to repeat.
+
+    An image that has lost its file gets it back. Raises ``Conflict`` where an image with this ID
+    and other bytes is there.
+    """
+    target = path_of(image_id)
+    digest = content_digest(source if source.exists() else target)
+    present = Image.objects.filter(pk=image_id).first()
+    if present is not None and present.digest != digest:
+        raise Conflict(
+            f"“{present.name}” was made from the same, but has other bytes.",
+            hint="Delete that image, or build anew: nexusctl build trigger --rebuild",
+            code="image-differs",
+        )
     if source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         move_file(source, target, 0o400)
+    if present is not None:
+        return present
     status = target.stat()
-    image.size_bytes, image.used_bytes = status.st_size, status.st_blocks * 512
-    image.digest = content_digest(target)
     with transaction.atomic():
-        if not Image.objects.filter(pk=image_id).exists():
-            image.save(force_insert=True)
-            events.append("image.created", image, os_name=os_name)
+        image = Image.objects.create(
+            id=image_id,
+            name=name,
+            arch=provenance.rootfs.arch,
+            size_bytes=status.st_size,
+            used_bytes=status.st_blocks * 512,
+            digest=digest,
+            **vars(provenance),
+        )
+        events.append("image.created", image, os_name=image.os_name)
     return image
 
 

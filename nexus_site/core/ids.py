@@ -22,7 +22,19 @@ ID_LENGTH = 13
 ID_PATTERN = "[a-z2-7]{13}"
 NAME_RULE = "A name has 1 to 63 lower-case letters, digits or hyphens, and no hyphen at either end."
 #: Words that stand where a name could, in addresses of pages and of the API.
-RESERVED = frozenset({"available", "fetch", "from-image", "from-rootfs", "new", "preview"})
+RESERVED = frozenset(
+    {
+        "available",
+        "fetch",
+        "from-image",
+        "from-rootfs",
+        "from-template",
+        "import",
+        "new",
+        "preview",
+        "providers",
+    }
+)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 

@@ -21,14 +21,27 @@ def build() -> None:
 @build.command()
 @click.argument("template", metavar="TEMPLATE")
 @click.option("--image-name", default="", help="Left out, it is named after the template.")
+@click.option("--rebuild", is_flag=True, help="Make another image even if nothing has changed.")
 @work_options
 @pass_app
-def trigger(app: App, template: str, image_name: str, work: Work) -> None:
-    """Build an image from a template."""
-    body = {"image_name": image_name}
+def trigger(app: App, template: str, image_name: str, rebuild: bool, work: Work) -> None:
+    """Build an image from a template; find it where nothing has changed."""
+    body = {"image_name": image_name, "rebuild": rebuild}
     operation = app.change("POST", f"/templates/{template}/builds", work, body=body)
     if operation:
         show_named(app.client.get(f"/images/{operation['result']['image']}"))
+
+
+@build.command()
+@click.argument("image", metavar="IMAGE")
+@work_options
+@pass_app
+def verify(app: App, image: str, work: Work) -> None:
+    """Build an image again from the same inputs and compare every byte."""
+    operation = app.change("POST", f"/images/{image}/verify", work)
+    if operation:
+        found = app.client.get(f"/images/{operation['result']['image']}")
+        output.data(f"{found['name']}  {found['id']}  identical  {found['digest']}")
 
 
 @build.command("list")
@@ -85,12 +98,14 @@ def show_builds(rows: list[Any]) -> None:
 
 def show_build(row: dict[str, Any]) -> None:
     template, image, error = row["template"], row["image"], row["error"]
+    verifies = row["verifies"]
     output.facts(
         [
             ("id", row["id"]),
             ("state", output.state(row["state"])),
             ("template", f"{template['name']} v{row['template_version']} ({template['id']})"),
             ("image", f"{image['name']} ({image['id']})" if image else row["image_name"]),
+            *([("verifies", f"{verifies['name']} ({verifies['id']})")] if verifies else []),
             ("operation", row["operation_id"] or ""),
             ("took", _took(row)),
             ("created", when(row["created_at"])),

@@ -18,6 +18,7 @@ from nexusctl.app import (
     work_options,
     yes_option,
 )
+from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.formatting import size, when
 
 drive_argument = click.argument("drive", metavar="DRIVE")
@@ -48,6 +49,9 @@ def create(app: App, image: str, name: str, size_mib: int | None, work: Work) ->
     operation = app.change("POST", "/drives", work, body=body)
     if operation:
         show_named(operation["subject"])
+
+
+add_shortcuts(drive, "drive", "rootfs", "template", "image")
 
 
 @drive.command()

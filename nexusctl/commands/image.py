@@ -8,6 +8,7 @@ import click
 
 from nexusctl import output
 from nexusctl.app import App, Group, Work, confirm, pass_app, work_options, yes_option
+from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.formatting import ago, size, when
 
 
@@ -21,6 +22,9 @@ def image() -> None:
 def list_(app: App) -> None:
     """List images, newest first."""
     app.items("/images", show_images)
+
+
+add_shortcuts(image, "image", "rootfs", "template")
 
 
 @image.command()

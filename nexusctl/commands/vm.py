@@ -19,6 +19,7 @@ from nexusctl.app import (
     work_options,
     yes_option,
 )
+from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.formatting import ago, mib, moment, seconds, size, when
 
 AT_REST = {"created", "stopped", "crashed", "failed", "suspended"}
@@ -80,26 +81,7 @@ def create(
     show_subject(app.change("POST", "/vms", work, body=body))
 
 
-@vm.command("from-rootfs")
-@click.argument("distro")
-@click.argument("version")
-@name_option
-@vcpus_option
-@memory_option
-@work_options
-@pass_app
-def from_rootfs(
-    app: App, distro: str, version: str, name: str, vcpus: int, memory: int, work: Work
-) -> None:
-    """From a distribution to a ready VM, in one go."""
-    body = {
-        "distro": distro,
-        "version": version,
-        "name": name,
-        "vcpu_count": vcpus,
-        "mem_size_mib": memory,
-    }
-    show_subject(app.change("POST", "/vms/from-rootfs", work, body=body))
+add_shortcuts(vm, "vm", "rootfs", "template", "image")
 
 
 @vm.command()

@@ -22,7 +22,7 @@ from nexus_site.core import operations
 from nexus_site.core.errors import Broken
 from nexus_site.core.models import Operation
 from nexus_site.core.steps import Do, Plan, Run, Step
-from vms import from_rootfs, lifecycle, services
+from vms import chain, lifecycle, shortcuts
 from vms.models import VM
 from vms.supervisor import Supervisor
 
@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.xdist_group("live"),
 ]
 
-STEPS = [step.name for step in from_rootfs.plan(Operation())]
+STEPS = [step.name for step in chain.plan(Operation(kind="vm.from-rootfs"))]
 BEFORE_VM = STEPS[: STEPS.index("vm")]
 
 
@@ -68,19 +68,19 @@ def change_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[Do]
 
     def change(name: str, wrap: Callable[[Do], Do]) -> None:
         def changed(operation: Operation) -> Plan:
-            return [changed_step(step) for step in from_rootfs.plan(operation)]
+            return [changed_step(step) for step in chain.plan(operation)]
 
         def changed_step(step: Step) -> Step:
             return dataclasses.replace(step, do=wrap(step.do)) if step.name == name else step
 
         kind = operations.Kind(changed, lifecycle.start_failed)
-        monkeypatch.setitem(operations._kinds, services.FROM_ROOTFS, kind)
+        monkeypatch.setitem(operations._kinds, "vm.from-rootfs", kind)
 
     return change
 
 
 def run_chain(name: str = "hello") -> Operation:
-    operation = services.create_from_rootfs("alpine", "3.23", name=name, mem_size_mib=256)
+    operation = shortcuts.from_rootfs("vm", "alpine", "3.23", name=name, mem_size_mib=256)
     operations.execute(operation.id)
     operation.refresh_from_db()
     return operation
@@ -162,7 +162,7 @@ def test_a_chain_cut_short_after_any_step_is_resumed_to_its_end(
         return do_and_die
 
     change_step(name, dies_after)
-    operation = services.create_from_rootfs("alpine", "3.23", name="hello", mem_size_mib=256)
+    operation = shortcuts.from_rootfs("vm", "alpine", "3.23", name="hello", mem_size_mib=256)
     with pytest.raises(Killed):
         operations.execute(operation.id)
     resume(operation)

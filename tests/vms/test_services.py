@@ -12,7 +12,7 @@ from nexus_site.core.errors import Conflict, Invalid, NotFound
 from nexus_site.core.models import Event, Operation
 from nexus_site.core.operations import rehearse
 from tests.factories import make_drive, make_image, make_vm
-from vms import services
+from vms import services, shortcuts
 from vms.models import VM, Attachment
 from vms.states import ALIVE, AT_REST, State
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nudges")]
 
 
 def test_a_vm_from_a_distribution_is_one_operation_with_eight_steps() -> None:
-    operation = services.create_from_rootfs("alpine", "3.23", name="hello")
+    operation = shortcuts.from_rootfs("vm", "alpine", "3.23", name="hello")
     assert [step["name"] for step in operation.steps] == [
         "rootfs", "template", "build", "image", "drive", "vm", "start", "agent",
     ]  # fmt: skip
@@ -28,35 +28,35 @@ def test_a_vm_from_a_distribution_is_one_operation_with_eight_steps() -> None:
     assert operation.params["mem_size_mib"] == services.DEFAULT_MEMORY_MIB
 
 
-@pytest.mark.parametrize(("distro", "version"), [("slackware", "15"), ("alpine", "1.0")])
+@pytest.mark.parametrize(("distro", "version"), [("slackware", "15"), ("plan9", "4")])
 def test_an_unknown_distribution_is_answered_with_those_available(
     distro: str, version: str
 ) -> None:
     with pytest.raises(NotFound, match="no root file system") as caught:
-        services.create_from_rootfs(distro, version)
+        shortcuts.from_rootfs("vm", distro, version)
     assert "alpine 3.23" in caught.value.hint
 
 
 def test_a_name_is_promised_to_the_first_who_asks() -> None:
-    services.create_from_rootfs("alpine", "3.23", name="hello")
+    shortcuts.from_rootfs("vm", "alpine", "3.23", name="hello")
     with pytest.raises(Conflict, match="There is a VM “hello” already"):
-        services.create_from_rootfs("alpine", "3.23", name="hello")
+        shortcuts.from_rootfs("vm", "alpine", "3.23", name="hello")
 
 
 @pytest.mark.parametrize("name", ["Hello", "a_b", "-x", "aaaaaaaaaayds", "x" * 64])
 def test_a_bad_name_is_refused_naming_the_rule(name: str) -> None:
     with pytest.raises(Invalid, match="cannot be a name"):
-        services.create_from_rootfs("alpine", "3.23", name=name)
+        shortcuts.from_rootfs("vm", "alpine", "3.23", name=name)
 
 
 def test_a_vm_larger_than_the_host_is_refused_with_the_hosts_numbers() -> None:
     cpus, memory = psutil.cpu_count() or 1, psutil.virtual_memory().total >> 20
     with pytest.raises(Invalid, match=f"1 to {cpus} CPUs"):
-        services.create_from_rootfs("alpine", "3.23", vcpu_count=cpus + 1)
+        shortcuts.from_rootfs("vm", "alpine", "3.23", vcpu_count=cpus + 1)
     with pytest.raises(Invalid, match=f"to {memory} MiB"):
-        services.create_from_rootfs("alpine", "3.23", mem_size_mib=memory + 1)
+        shortcuts.from_rootfs("vm", "alpine", "3.23", mem_size_mib=memory + 1)
     with pytest.raises(Invalid, match="64 to"):
-        services.create_from_rootfs("alpine", "3.23", mem_size_mib=1)
+        shortcuts.from_rootfs("vm", "alpine", "3.23", mem_size_mib=1)
 
 
 def test_a_vm_from_an_image_has_a_new_root_drive_at_once() -> None:
@@ -192,11 +192,11 @@ def test_a_dry_run_of_a_start_changes_nothing() -> None:
 
 
 def test_a_dry_run_of_the_whole_chain_says_what_is_there_already() -> None:
-    plan = rehearse(lambda: services.create_from_rootfs("alpine", "3.23", name="hello"))
+    plan = rehearse(lambda: shortcuts.from_rootfs("vm", "alpine", "3.23", name="hello"))
     assert {row["action"] for row in plan["steps"]} == {"run"}
     assert not Operation.objects.exists()
 
 
 def test_generated_names_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    make: Callable[[], Operation] = lambda: services.create_from_rootfs("alpine", "3.23")  # noqa: E731
+    make: Callable[[], Operation] = lambda: shortcuts.from_rootfs("vm", "alpine", "3.23")  # noqa: E731
     assert make().subject_name != make().subject_name

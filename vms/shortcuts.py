@@ -1,0 +1,105 @@
+"""Shortcuts: what the user wants (an image, a drive, a VM) from what there is, in one operation."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from django.db import models, transaction
+
+from builds.models import Template
+from drives import services as drive_services
+from drives.models import Drive
+from images import services as image_services
+from images.models import Image
+from nexus_site.core.errors import Conflict
+from nexus_site.core.ids import check_name, free_name
+from nexus_site.core.models import Operation
+from nexus_site.core.operations import open_operation
+from vms import services
+from vms.capacity import check_size
+
+Target = Literal["image", "drive", "vm"]
+_SHOWN = {"image": "image", "drive": "drive", "vm": "VM"}
+
+
+@transaction.atomic
+def from_rootfs(
+    target: Target, distro: str, version: str, *, provider: str = "", **wishes: Any
+) -> Operation:
+    """An image, a drive or a ready VM from a distribution, fetched and built if need be.
+
+    ``wishes``: ``name``; for a drive ``size_mib``; for a VM ``vcpu_count`` and ``mem_size_mib``.
+    Raises ``NotFound`` (no such distribution), ``Conflict`` (name taken), ``Invalid``.
+    """
+    offer = image_services.find_rootfs(distro, version, provider)
+    params = {"distro": offer.distro, "version": offer.version, "provider": provider}
+    return _open(target, "rootfs", f"{offer.distro.capitalize()} {offer.version}", params, wishes)
+
+
+@transaction.atomic
+def from_template(target: Target, template: Template, **wishes: Any) -> Operation:
+    """The same from a template: its image is built unless it is there, unchanged."""
+    return _open(target, "template", template.name, {"template": template.ref}, wishes)
+
+
+@transaction.atomic
+def from_image(target: Literal["drive", "vm"], image: Image, **wishes: Any) -> Operation:
+    """A drive, or a VM that is started, from an image."""
+    if size_mib := wishes.get("size_mib"):
+        drive_services.check_size(image, size_mib)
+    return _open(target, "image", image.name, {"image": image.ref}, wishes)
+
+
+@transaction.atomic
+def import_image(upload: str, *, name: str = "", format: str = "") -> Operation:
+    """An image from an uploaded file, by way of a root file system and a template of its own."""
+    name = _name_for("image", name) or free_name(_image_taken)
+    params = {"upload": upload, "distro": name, "version": "imported", "provider": "upload"}
+    return _open("image", "upload", "a file", params | {"format": format}, {"name": name})
+
+
+def _open(
+    target: Target, source: str, shown: str, params: dict[str, Any], wishes: dict[str, Any]
+) -> Operation:
+    name = _name_for(target, wishes.pop("name", ""))
+    if target == "vm":
+        wishes = {"vcpu_count": 1, "mem_size_mib": services.DEFAULT_MEMORY_MIB} | wishes
+        check_size(wishes["vcpu_count"], wishes["mem_size_mib"])
+    if target == "image":
+        params |= {"image_name": name}
+    operation = open_operation(
+        f"{target}.from-{source}",
+        f"Create {_SHOWN[target]} {name} from {shown}".replace("  ", " "),
+        params=params | wishes | {"name": name},
+    )
+    Operation.objects.filter(pk=operation.pk).update(subject_kind=target, subject_name=name)
+    operation.subject_kind, operation.subject_name = target, name
+    return operation
+
+
+def _name_for(target: Target, name: str) -> str:
+    """``name``, checked and free; generated for a VM. Images and drives may go without."""
+    if target == "vm":
+        return services.new_name(name)
+    if name:
+        check_name(name)
+        taken = {"image": _image_taken, "drive": _drive_taken}[target]
+        if taken(name):
+            raise Conflict(
+                f"There is {'an' if target == 'image' else 'a'} {target} “{name}” already.",
+                hint="Choose another name, or leave it out to get one.",
+                code="name-taken",
+            )
+    return name
+
+
+def _image_taken(name: str) -> bool:
+    return _exists(Image, name)
+
+
+def _drive_taken(name: str) -> bool:
+    return _exists(Drive, name)
+
+
+def _exists(model: type[models.Model], name: str) -> bool:
+    return model._default_manager.filter(name=name).exists()
