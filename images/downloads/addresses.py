@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import httpcore
+import httpcore2
 
 from nexus_site.core.errors import Broken
 
@@ -97,12 +97,12 @@ class PrivateAddress(Exception):
     """The name resolves to an address that only an operator may have configured."""
 
 
-class TooSlow(httpcore.ReadTimeout):
+class TooSlow(httpcore2.ReadTimeout):
     """The server sends less than it must."""
 
 
 @dataclass
-class CheckedBackend(httpcore.NetworkBackend):
+class CheckedBackend(httpcore2.NetworkBackend):
     """Opens connections to judged addresses, and watches how fast they send.
 
     ``anywhere``: the address was configured and need not be public. A server that sends fewer
@@ -121,22 +121,22 @@ class CheckedBackend(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        failure: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
+    ) -> httpcore2.NetworkStream:
+        failure: httpcore2.ConnectError | httpcore2.ConnectTimeout | None = None
         for address in self._resolve(host, port):
             try:
-                stream = httpcore.SyncBackend().connect_tcp(address, port, timeout)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                stream = httpcore2.SyncBackend().connect_tcp(address, port, timeout)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
             else:
                 return WatchedStream(stream, self.minimum_rate, self.window)
-        raise failure or httpcore.ConnectError(f"{host} has no address")
+        raise failure or httpcore2.ConnectError(f"{host} has no address")
 
     def _resolve(self, host: str, port: int) -> list[str]:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(f"the name {host} cannot be resolved: {error}") from error
+            raise httpcore2.ConnectError(f"the name {host} cannot be resolved: {error}") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not self.anywhere and not all(map(is_public, addresses)):
             raise PrivateAddress(", ".join(addresses))
@@ -155,10 +155,10 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-class WatchedStream(httpcore.NetworkStream):
+class WatchedStream(httpcore2.NetworkStream):
     """A connection that raises ``TooSlow``; only time spent waiting for the server counts."""
 
-    def __init__(self, stream: httpcore.NetworkStream, minimum_rate: float, window: float) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, minimum_rate: float, window: float) -> None:
         self._stream, self._rate, self._window = stream, minimum_rate, window
         self._waited, self._received = 0.0, 0
 
@@ -183,7 +183,7 @@ class WatchedStream(httpcore.NetworkStream):
 
     def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         secure = self._stream.start_tls(ssl_context, server_hostname, timeout)
         return WatchedStream(secure, self._rate, self._window)
 

@@ -6,14 +6,12 @@ request may work in a moment) or as an error for people (it will not).
 
 from __future__ import annotations
 
-import functools
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import certifi
-import httpcore
+import httpcore2
 
 from images.downloads.addresses import (
     Address,
@@ -111,7 +109,7 @@ def _ask(
 ) -> Iterator[Answer]:
     """The answer of this one server, and its failures as ``Failed``."""
     backend = CheckedBackend(anywhere, policy.minimum_rate, policy.window)
-    url = httpcore.URL(
+    url = httpcore2.URL(
         scheme=address.scheme, host=address.host, port=address.port, target=address.target
     )
     fields: list[tuple[bytes | str, bytes | str]] = [
@@ -121,7 +119,7 @@ def _ask(
         ("Accept-Encoding", "identity"),
         *headers.items(),
     ]
-    with _failures(address), httpcore.ConnectionPool(_tls(), network_backend=backend) as pool:
+    with _failures(address), httpcore2.ConnectionPool(network_backend=backend) as pool:
         stream = pool.stream("GET", url, headers=fields, extensions={"timeout": _timeouts(policy)})
         with stream as response:
             found = {
@@ -133,14 +131,14 @@ def _ask(
 
 @contextmanager
 def _failures(address: Address) -> Iterator[None]:
-    """What httpcore raises, in words and told apart by whether it may pass."""
+    """What httpcore2 raises, in words and told apart by whether it may pass."""
     try:
         yield
     except TooSlow as error:
         raise _failed(address, f"{address.host} is too slow: {error}.", "download-slow") from error
-    except httpcore.TimeoutException as error:
+    except httpcore2.TimeoutException as error:
         raise _failed(address, f"{address.host} does not answer in time.", "timeout") from error
-    except httpcore.ConnectError as error:
+    except httpcore2.ConnectError as error:
         if isinstance(error.__cause__, ssl.SSLCertVerificationError):
             raise Broken(
                 f"The identity of {address.host} cannot be verified: {error}",
@@ -150,7 +148,7 @@ def _failures(address: Address) -> Iterator[None]:
             ) from error
         text = f"{address.host} cannot be reached: {error}"
         raise _failed(address, text, "unreachable") from error
-    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+    except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
         text = f"The connection to {address.host} broke: {error or type(error).__name__}"
         raise _failed(address, text, "connection-lost") from error
 
@@ -187,11 +185,3 @@ def _timeouts(policy: Policy) -> dict[str, float]:
     read = min(policy.read_timeout, policy.window)
     connect = policy.connect_timeout
     return {"connect": connect, "read": read, "write": read, "pool": connect}
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """The authorities that this machine trusts, and the usual ones where it has none."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    return context

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from images.providers import embedded
+from images.providers import alpine, debian, embedded, tarball
 from images.providers.base import ProviderType, RootfsProvider
 from nexus_site.core.errors import Invalid
 
-TYPES: dict[str, ProviderType] = {type_.name: type_ for type_ in (embedded.TYPE,)}
+TYPES: dict[str, ProviderType] = {
+    type_.name: type_
+    for type_ in (embedded.TYPE, alpine.TYPE, debian.TYPE, tarball.TYPE, tarball.OCI_TYPE)
+}
 
 
 def provider_type(name: str) -> ProviderType:

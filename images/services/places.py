@@ -7,6 +7,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from images.downloads import sweep_partials
 from images.files import sweep
 
 
@@ -32,3 +33,4 @@ def sweep_assets() -> None:
     kernels = (assets_dir() / "kernels").glob("*")
     for directory in (rootfs, *rootfs.glob("*/*/"), *kernels):
         sweep(directory)
+        sweep_partials(directory)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpcore
+import httpcore2
 import pytest
 
 from images.downloads import Policy, download, parse_url
@@ -131,12 +131,12 @@ def test_a_name_is_resolved_once_and_one_private_address_spoils_it(
     assert asked == ["evil.example"]
     connected: list[str] = []
 
-    def connect(self: object, host: str, *_: object) -> httpcore.NetworkStream:
+    def connect(self: object, host: str, *_: object) -> httpcore2.NetworkStream:
         connected.append(host)
-        raise httpcore.ConnectError("no")
+        raise httpcore2.ConnectError("no")
 
-    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect)
-    with pytest.raises(httpcore.ConnectError):
+    monkeypatch.setattr(httpcore2.SyncBackend, "connect_tcp", connect)
+    with pytest.raises(httpcore2.ConnectError):
         CheckedBackend(True, 1, 1).connect_tcp("evil.example", port, timeout=1)
     assert connected == ["127.0.0.1"], "the address, not the name"
 
