@@ -5,11 +5,9 @@ Both are streams made in constant memory, and the same image gives the same byte
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import quote_from_bytes
 
 from backports.zstd import CompressionParameter, ZstdCompressor
 
@@ -144,16 +142,11 @@ def _records(entry: Entry, name: bytes, target: bytes, size: int) -> dict[bytes,
 
 
 def _xattr_records(xattrs: Mapping[str, bytes]) -> dict[bytes, bytes]:
-    """As GNU tar writes attributes; as libarchive does where the name has a ``=`` or ``%``."""
-    records = {}
-    for name, value in sorted(xattrs.items()):
-        raw = encoded(name)
-        if _is_utf8(raw) and b"=" not in raw and b"%" not in raw:
-            records[b"SCHILY.xattr." + raw] = value
-        else:
-            key = b"LIBARCHIVE.xattr." + quote_from_bytes(raw, safe="").encode()
-            records[key] = base64.b64encode(value).rstrip(b"=")
-    return records
+    """As GNU tar writes attributes: a record's name may have no ``=``."""
+    return {
+        b"SCHILY.xattr." + encoded(name).replace(b"%", b"%25").replace(b"=", b"%3D"): value
+        for name, value in sorted(xattrs.items())
+    }
 
 
 def _record(key: bytes, value: bytes) -> bytes:
