@@ -14,7 +14,7 @@ APT_DIRECTORY = Path("/etc/apt")
 
 _ONE_LINE = re.compile(
     r"(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^]]*)\]\s+)?"
-    r"(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>(?:\s+\S+)*)\s*\Z"
+    r"(?P<uri>[^\s[]\S*)\s+(?P<suite>\S+)(?P<components>(?:\s+\S+)*)\s*\Z"
 )
 _PART_NAME = re.compile(r"[A-Za-z0-9_.-]+\.(?:list|sources)\Z")  # apt ignores all others
 _FIELD = re.compile(r"([!-,.-9;-~][!-9;-~]*):(.*)\Z")  # no colon in a name, no dash before it

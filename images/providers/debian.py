@@ -196,7 +196,7 @@ class DebianProvider:
             environment["TMPDIR"] = str(scratch)
         with self._trust() as trust:
             argv = [program, *_OPTIONS, *trust, codename, "-", *lines]
-            mmdebstrap.run(argv, scratch / "log", watch, out=tar, environment=environment)
+            mmdebstrap.run(argv, watch, out=tar, environment=environment)
         return state
 
     @contextlib.contextmanager

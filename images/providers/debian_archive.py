@@ -85,10 +85,10 @@ def state_of(archive: Archive, codename: str, scratch: Path, watch: Callable[[st
 
 def _release_date(uri: str, suite: str, scratch: Path, watch: Callable[[str], None]) -> datetime:
     """The date in a suite's ``InRelease``, fetched by apt with its proxies and its words."""
-    release, log = scratch / "InRelease", scratch / "InRelease.log"
+    release = scratch / "InRelease"
     release.unlink(missing_ok=True)
     address = f"{uri}/dists/{suite}/InRelease"
-    mmdebstrap.run([mmdebstrap.APT_HELPER, "download-file", address, release], log, watch)
+    mmdebstrap.run([mmdebstrap.APT_HELPER, "download-file", address, release], watch)
     found = _DATE.search(release.read_text(errors="replace"))
     try:
         return parsedate_to_datetime(found[1] if found else "")

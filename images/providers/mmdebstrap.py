@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nexus_site.core.errors import Broken, NexusError, NotFound, Retryable
+from nexus_site.core.errors import MAX_DETAIL, Broken, NexusError, NotFound, Retryable
 
 APT_HELPER = "/usr/lib/apt/apt-helper"
 INSTALL_HINT = (
@@ -21,8 +23,8 @@ INSTALL_HINT = (
 )
 
 _LOOK_EVERY = 0.2  # seconds
+_MAX_READ = 65_536
 _GRACE = 30.0  # for mmdebstrap to take away what it has begun
-_MAX_LOG = 16_000  # bytes of the end of a log that are kept as evidence
 
 
 @dataclass(frozen=True)
@@ -101,40 +103,37 @@ def find_program() -> str:
 
 def run(
     argv: Sequence[str | Path],
-    log: Path,
     watch: Callable[[str], None],
     *,
     out: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program to its end; its words go to ``log``, its output to ``out``.
+    """Run a program to its end, with its output in the file ``out``.
 
-    ``watch`` is told what the log has grown by, several times a second and also where that is
-    nothing; when it raises, the program and its children are ended and the error goes on.
-    Raises what ``explained`` makes of a failure.
+    ``watch`` is told what it says, and several times a second also that it says nothing; when
+    it raises, the program and its children are ended and the error goes on. Raises what
+    ``explained`` makes of a failure.
     """
-    with (
-        (out or Path(os.devnull)).open("wb") as output,
-        log.open("wb") as words,
-        log.open("rb") as read,
-    ):
+    said = ""
+    with (out or Path(os.devnull)).open("wb") as output:
         process = subprocess.Popen(
             [str(word) for word in argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=words,
+            stderr=subprocess.PIPE,  # no file: that of a full disk would not say so
+            bufsize=0,
             env={**os.environ, "LC_ALL": "C", **(environment or {})},
             start_new_session=True,
         )
-        try:
-            while _is_running(process):
-                watch(read.read().decode(errors="replace"))
-            watch(read.read().decode(errors="replace"))
-        except BaseException:
-            _end(process)
-            raise
+    try:
+        for words in _words_of(process):
+            said = (said + words)[-MAX_DETAIL:]
+            watch(words)
+    except BaseException:
+        _end(process)
+        raise
     if process.returncode:
-        raise explained(Path(argv[0]).name, process.returncode, _tail(log))
+        raise explained(Path(argv[0]).name, process.returncode, said.strip())
 
 
 def explained(program: str, code: int, words: str) -> NexusError:
@@ -147,10 +146,20 @@ def explained(program: str, code: int, words: str) -> NexusError:
     )
 
 
-def _is_running(process: subprocess.Popen[bytes]) -> bool:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_LOOK_EVERY)
-    return process.returncode is None
+def _words_of(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What the program says until it ends, and nothing where it says nothing for a while."""
+    assert process.stderr is not None
+    with process.stderr as pipe:
+        os.set_blocking(pipe.fileno(), False)
+        while True:
+            ended = process.poll() is not None
+            select.select([pipe], [], [], _LOOK_EVERY)
+            data: bytes | None = pipe.read(_MAX_READ)  # None: nothing yet; empty: nothing more
+            yield (data or b"").decode(errors="replace")
+            if ended and not data:
+                return
+            if data == b"":
+                time.sleep(_LOOK_EVERY)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -160,9 +169,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-
-
-def _tail(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _MAX_LOG))
-        return file.read().decode(errors="replace").strip()
