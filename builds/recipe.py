@@ -34,6 +34,7 @@ Init = Literal["auto", "systemd", "openrc", "busybox", "none"]
 
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_:@~=<>/-]{0,199}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+_CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MODE = re.compile(r"[0-7]{3,4}\Z")
 _OWNER = re.compile(r"[0-9]{1,10}:[0-9]{1,10}\Z")
 
@@ -86,6 +87,15 @@ def _target(text: str) -> str:
     return f"/{path}"
 
 
+def _text(data: bytes) -> str | None:
+    """``data`` as people write text; None when it is something else."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if _CONTROL.search(text) else text
+
+
 def _compact(text: str) -> str:
     """Base64 as one line, however it was broken."""
     return "".join(text.split())
@@ -130,6 +140,19 @@ class Overlay(RecipePart):
             return base64.b64decode(self.content_base64, validate=True)
         return self.content.encode()
 
+    def document(self) -> dict[str, Any]:
+        """As JSON; the same bytes are written one way, however they were given."""
+        document = self.model_dump(mode="json", exclude_defaults=True)
+        text = _text(self.data()) if self.content_base64 else None
+        if text is not None:
+            del document["content_base64"]
+            document["content"] = text
+        return document
+
+    def as_base64(self) -> str:
+        """The file's bytes, in lines that people can look at."""
+        return base64.encodebytes(self.data()).decode()
+
 
 class Recipe(RecipePart):
     """What is done to the root file system, in this order: overlays, packages, commands."""
@@ -167,7 +190,10 @@ class Recipe(RecipePart):
 
     def document(self) -> dict[str, Any]:
         """As JSON, what has its usual value left out: equal recipes have equal documents."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        document = self.model_dump(mode="json", exclude_defaults=True)
+        if self.overlays:
+            document["overlays"] = [overlay.document() for overlay in self.overlays]
+        return document
 
 
 @dataclass(frozen=True)

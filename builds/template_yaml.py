@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
@@ -59,11 +58,7 @@ def load(content: str | bytes) -> TemplateDocument:
 
 def dump(template: Template, version: TemplateVersion, *, header: bool = True) -> str:
     """A version as a document that ``load`` takes, here and on other servers."""
-    text = yaml_text.write(
-        _without_empty({"name": template.name, "description": template.description})
-        | {"rootfs": _rootfs(version.rootfs)}
-        | recipe_document(version.parsed)
-    )
+    text = dump_values(template.name, template.description, version.rootfs, version.parsed)
     if not header:
         return text
     day = version.created_at.date().isoformat()
@@ -73,7 +68,16 @@ def dump(template: Template, version: TemplateVersion, *, header: bool = True) -
     )
 
 
-def recipe_document(recipe: Recipe) -> dict[str, Any]:
+def dump_values(name: str, description: str, rootfs: Rootfs, recipe: Recipe) -> str:
+    """What a version of these values would be as a document, without a header."""
+    return yaml_text.write(
+        _without_empty({"name": name, "description": description})
+        | {"rootfs": _rootfs(rootfs)}
+        | _recipe(recipe)
+    )
+
+
+def _recipe(recipe: Recipe) -> dict[str, Any]:
     """A recipe in the order that it is read in, without what has its usual value."""
     document = recipe.document() | {"overlays": [_overlay(each) for each in recipe.overlays]}
     order = ("init", "size_mib", "env", "overlays", "packages", "commands")
@@ -122,7 +126,7 @@ def _rootfs(rootfs: Rootfs) -> dict[str, str]:
 def _overlay(overlay: Overlay) -> dict[str, str]:
     content = {"content": overlay.content}
     if overlay.content_base64:
-        content = {"content_base64": "\n".join(textwrap.wrap(overlay.content_base64, 76)) + "\n"}
+        content = {"content_base64": overlay.as_base64()}
     return {"path": overlay.path, "mode": overlay.mode, "owner": overlay.owner} | content
 
 

@@ -37,6 +37,18 @@ def test_base64_may_be_broken_into_lines() -> None:
     assert parse(overlay(content_base64=text)).overlays[0].data() == bytes(range(256))
 
 
+def test_the_same_bytes_are_kept_the_same_way() -> None:
+    encoded = base64.b64encode("naïve\r\n".encode()).decode()
+    as_text, as_base64 = (
+        parse(overlay(**{name: value}))
+        for name, value in (("content", "naïve\r\n"), ("content_base64", encoded))
+    )
+    assert as_text.document() == as_base64.document() == overlay(content="naïve\r\n")
+    for raw in (b"\x00\x01", b"\xff"):
+        kept = overlay(content_base64=base64.b64encode(raw).decode())
+        assert parse(kept).document() == kept
+
+
 def test_only_packages_and_commands_need_a_machine() -> None:
     assert not parse(overlay() | {"env": {"A": "b"}}).needs_machine
     assert parse({"packages": ["curl"]}).needs_machine
