@@ -186,8 +186,11 @@ _WISHES = {"image": _image_wishes, "drive": _drive_wishes, "vm": _vm_wishes}
 class ImportImageForm(ServiceForm):
     """An image from a file of one's own."""
 
+    code_fields = ServiceForm.code_fields | {"checksum": "sha256", "upload-empty": "file"}
+
     file = forms.FileField(
         label="File",
+        max_length=200,
         allow_empty_file=False,
         help_text="A root file system as ext4, qcow2, tar or OCI archive; compressed ones too.",
     )

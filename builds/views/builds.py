@@ -11,6 +11,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from builds import services
 from builds.models import Build, Template
+from images.models import Image
 from nexus_site.core.htmx import Request, go_to, page, render_page
 from nexus_site.core.ids import resolve
 from nexus_site.core.listing import Column, Listing
@@ -28,7 +29,9 @@ BUILD_COLUMNS = {
 
 
 def _builds() -> QuerySet[Build]:
-    return Build.objects.select_related("template_version__template", "image")
+    return Build.objects.select_related(
+        "template_version__template", "template_version__rootfs", "image", "verifies"
+    )
 
 
 @require_POST
@@ -41,12 +44,31 @@ def run_build(request: Request, ref: str) -> HttpResponse:
     return go_to(request, reverse("builds:detail", args=[str(operation.subject_id)]))
 
 
+@require_POST
+@page()
+def build_again(request: Request, ref: str) -> HttpResponse:
+    """Build an image anew from what the build's template says now, whether one is there or not."""
+    build = services.find_build(_builds(), ref)
+    template = build.template_version.template
+    operation = services.trigger_build(template, rebuild=True)
+    return go_to(request, reverse("builds:detail", args=[str(operation.subject_id)]))
+
+
+@require_POST
+@page()
+def verify_image(request: Request, ref: str) -> HttpResponse:
+    """Build an image again and compare; goes on to the page of that build."""
+    image = resolve(Image.objects.prefetch_related("builds"), ref)
+    operation = services.verify_image(image)
+    return go_to(request, reverse("builds:detail", args=[str(operation.subject_id)]))
+
+
 @require_safe
 @page()
 def build_list(request: Request) -> HttpResponse:
     listing = Listing(
         request,
-        _builds(),
+        _builds().defer("inputs", "template_version__recipe"),
         columns=BUILD_COLUMNS,
         sort="-created",
         search=("image_name", "template_version__template__name"),
@@ -60,7 +82,7 @@ def build_list(request: Request) -> HttpResponse:
 @page()
 def build_detail(request: Request, ref: str) -> HttpResponse:
     """One build: its steps, its log as it grows, what came of it."""
-    build = resolve(_builds(), ref)
+    build = services.find_build(_builds(), ref)
     context = {
         "area": "builds",
         "build": build,

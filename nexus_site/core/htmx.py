@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -36,18 +36,18 @@ class Request(HttpRequest):
     last_seq: int
 
 
-View = Callable[Concatenate[Request, P], HttpResponse]
+View = Callable[Concatenate[Request, P], HttpResponseBase]
 
 
-def page(scope: str = "") -> Callable[[View[P]], Callable[..., HttpResponse]]:
+def page(scope: str = "") -> Callable[[View[P]], Callable[..., HttpResponseBase]]:
     """A view for signed-in callers only; others are sent to sign in.
 
     ``scope`` is what the caller needs, by default what the method needs (GET: read).
     """
 
-    def decorate(view: View[P]) -> Callable[..., HttpResponse]:
+    def decorate(view: View[P]) -> Callable[..., HttpResponseBase]:
         @wraps(view)
-        def guarded(request: Request, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        def guarded(request: Request, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if getattr(request, "caller", None) is None:
                 return _to_sign_in(request)
             request.caller.require(scope or scope_for(request.method or "GET"))

@@ -6,7 +6,8 @@ Parameters: ``q`` (text, or an ID), ``state``, ``sort`` (a column, ``-`` for des
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from django.http import HttpRequest
 from nexus_site.core.ids import decode, is_id
 
 M = TypeVar("M", bound=Model)
+V = TypeVar("V")
 PAGE_SIZE = 25
 
 
@@ -51,79 +53,23 @@ class Column:
     hides: str = ""
 
 
-class Listing(Generic[M]):
-    """One page of ``rows`` as the request's query string asks for it.
+class _Addressed:
+    """What a list's address says, and the addresses of the same list seen otherwise."""
 
-    A constant number of queries: the rows of the page, their number, the counts of states.
-    """
+    page: Page[Any]
 
-    def __init__(
-        self,
-        request: HttpRequest,
-        rows: QuerySet[M],
-        *,
-        columns: Mapping[str, Column],
-        sort: str,
-        search: Iterable[str] = ("name",),
-        search_ids: Iterable[str] = ("pk",),
-        states: Iterable[str] = (),
-        state_field: str = "state",
-        page_size: int = PAGE_SIZE,
-    ) -> None:
-        self.columns = columns
+    def __init__(self, request: HttpRequest, states: Iterable[str], default_sort: str = "") -> None:
         self.q = request.GET.get("q", "").strip()[:100]
         self.state = request.GET.get("state", "")
-        if self.state not in states:
+        self._states = list(states)
+        if self.state not in self._states:
             self.state = ""
-        self.sort = request.GET.get("sort", sort)
-        if not columns.get(self.sort.removeprefix("-"), Column("")).order_by:
-            self.sort = sort
-        self._request, self._default_sort, self._page_size = request, sort, page_size
-        self._states, self._state_field = list(states), state_field
-        self._found = rows.filter(_matching(self.q, search, search_ids)) if self.q else rows
-
-    @cached_property
-    def page(self) -> Page[M]:
-        """The rows to show; a page number beyond the end is the last page."""
-        rows = self._found
-        if self.state:
-            rows = rows.filter(**{self._state_field: self.state})
-        backwards, name = self.sort.startswith("-"), self.sort.removeprefix("-")
-        field = self.columns[name].order_by
-        rows = rows.order_by(f"-{field}" if backwards else field, "pk")
-        return Paginator(rows, self._page_size).get_page(self._request.GET.get("page"))
+        self._request, self._default_sort = request, default_sort
 
     @property
     def narrowed(self) -> bool:
         """Whether a filter hides rows."""
         return bool(self.q or self.state)
-
-    @cached_property
-    def chips(self) -> list[Chip]:
-        """“All” and every state that some row is in, each with its number of rows."""
-        if not self._states:
-            return []
-        pairs = self._found.order_by().values_list(self._state_field).annotate(n=Count("pk"))
-        counts: dict[str, int] = {str(value): int(number) for value, number in pairs}
-        every = Chip("", "All", sum(counts.values()), not self.state, self.url(state="", page=""))
-        return [every] + [
-            Chip(name, name, counts.get(name, 0), self.state == name, self.url(state=name, page=""))
-            for name in self._states
-            if counts.get(name) or self.state == name
-        ]
-
-    @cached_property
-    def headings(self) -> list[Heading]:
-        return [self._heading(name, column) for name, column in self.columns.items()]
-
-    def _heading(self, name: str, column: Column) -> Heading:
-        if not column.order_by:
-            return Heading(column.label, "", "none", column.hides)
-        active = self.sort.removeprefix("-") == name
-        down = self.sort.startswith("-")
-        direction = ("descending" if down else "ascending") if active else "none"
-        url = self.url(sort=f"-{name}" if active and not down else name, page="")
-        return Heading(column.label, url, direction, column.hides)
 
     @property
     def previous_url(self) -> str:
@@ -154,6 +100,102 @@ class Listing(Generic[M]):
         if query.get("sort") == self._default_sort:
             del query["sort"]
         return f"{self._request.path}?{query.urlencode()}" if query else self._request.path
+
+    def _chips(self, counts: Mapping[str, int]) -> list[Chip]:
+        """“All” and every state that some row is in, each with its number of rows."""
+        every = Chip("", "All", sum(counts.values()), not self.state, self.url(state="", page=""))
+        return [every] + [
+            Chip(name, name, counts.get(name, 0), self.state == name, self.url(state=name, page=""))
+            for name in self._states
+            if counts.get(name) or self.state == name
+        ]
+
+
+class Listing(_Addressed, Generic[M]):
+    """One page of ``rows`` as the request's query string asks for it.
+
+    A constant number of queries: the rows of the page, their number, the counts of states.
+    """
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        rows: QuerySet[M],
+        *,
+        columns: Mapping[str, Column],
+        sort: str,
+        search: Iterable[str] = ("name",),
+        search_ids: Iterable[str] = ("pk",),
+        states: Iterable[str] = (),
+        state_field: str = "state",
+        page_size: int = PAGE_SIZE,
+    ) -> None:
+        super().__init__(request, states, sort)
+        self.columns = columns
+        self.sort = request.GET.get("sort", sort)
+        if not columns.get(self.sort.removeprefix("-"), Column("")).order_by:
+            self.sort = sort
+        self._page_size, self._state_field = page_size, state_field
+        self._found = rows.filter(_matching(self.q, search, search_ids)) if self.q else rows
+
+    @cached_property
+    def page(self) -> Page[M]:  # type: ignore[override]
+        """The rows to show; a page number beyond the end is the last page."""
+        rows = self._found
+        if self.state:
+            rows = rows.filter(**{self._state_field: self.state})
+        backwards, name = self.sort.startswith("-"), self.sort.removeprefix("-")
+        field = self.columns[name].order_by
+        rows = rows.order_by(f"-{field}" if backwards else field, "pk")
+        return Paginator(rows, self._page_size).get_page(self._request.GET.get("page"))
+
+    @cached_property
+    def chips(self) -> list[Chip]:
+        """“All” and every state that some row is in, each with its number of rows."""
+        if not self._states:
+            return []
+        pairs = self._found.order_by().values_list(self._state_field).annotate(n=Count("pk"))
+        return self._chips({str(value): int(number) for value, number in pairs})
+
+    @cached_property
+    def headings(self) -> list[Heading]:
+        return [self._heading(name, column) for name, column in self.columns.items()]
+
+    def _heading(self, name: str, column: Column) -> Heading:
+        if not column.order_by:
+            return Heading(column.label, "", "none", column.hides)
+        active = self.sort.removeprefix("-") == name
+        down = self.sort.startswith("-")
+        direction = ("descending" if down else "ascending") if active else "none"
+        url = self.url(sort=f"-{name}" if active and not down else name, page="")
+        return Heading(column.label, url, direction, column.hides)
+
+
+class ValueListing(_Addressed, Generic[V]):
+    """The same for ``values`` that are in memory already: filtered by text and state, in pages.
+
+    ``words`` gives what the text filter looks at, ``state_of`` the state that the chips count.
+    """
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        values: Iterable[V],
+        *,
+        words: Callable[[V], str],
+        states: Iterable[str] = (),
+        state_of: Callable[[V], str] = lambda value: "",
+        page_size: int = PAGE_SIZE,
+    ) -> None:
+        super().__init__(request, states)
+        asked = self.q.casefold().split()
+        found = [
+            value for value in values if all(part in words(value).casefold() for part in asked)
+        ]
+        counts = Counter(state_of(value) for value in found)
+        self.chips = self._chips(counts) if self._states else []
+        shown = [value for value in found if self.state in ("", state_of(value))]
+        self.page = Paginator(shown, page_size).get_page(request.GET.get("page"))
 
 
 def _matching(text: str, fields: Iterable[str], id_fields: Iterable[str]) -> Q:

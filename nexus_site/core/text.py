@@ -17,3 +17,21 @@ def decode_piece(data: bytes) -> tuple[str, int]:
     if pending == len(data):
         return data.decode("utf-8", "replace"), len(data)
     return text, len(data) - pending
+
+
+def visible(text: object, keep: str = "") -> str:
+    r"""``text`` of strangers so that it shows as what it is: control characters, those that turn
+    the direction of writing, and bytes that were no UTF-8 become ``\x1b``, ``\u202e``, ``\xff``.
+
+    ``keep`` are characters that stay, such as newlines.
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in keep else _code(letter) for letter in str(text)
+    )
+
+
+def _code(letter: str) -> str:
+    number = ord(letter)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8, see PEP 383
+        number -= 0xDC00
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

@@ -21,6 +21,7 @@ from nexus_site import wording
 from nexus_site.core.ids import encode
 from nexus_site.core.models import Event, Operation
 from nexus_site.core.terminal import plain_text
+from nexus_site.core.text import visible
 from vms import verbs
 from vms.capacity import HostCapacity
 from vms.models import VM
@@ -32,6 +33,7 @@ register.filter("size", wording.size)
 register.filter("duration", wording.duration)
 register.filter("actor", wording.actor_name)
 register.filter("event_text", wording.event_text)
+register.filter("visible", visible)
 
 # Colours of states that are not a VM's; theirs are in vms.states.
 _COLOURS = {
@@ -55,6 +57,8 @@ _PAGES = {
     "vm": "vms:detail",
     "drive": "drives:detail",
     "image": "images:detail",
+    "rootfs": "images:rootfs-detail",
+    "provider": "images:provider",
     "template": "builds:template",
     "build": "builds:detail",
     "operation": "operation",
@@ -261,6 +265,12 @@ def load(averages: list[float]) -> str:
 @register.filter
 def hypervisor(name: str) -> str:
     return {"qemu": "QEMU", "firecracker": "Firecracker"}.get(name, name)
+
+
+@register.filter
+def console_text(text: str) -> str:
+    """What a program wrote, as plain text."""
+    return plain_text(text)
 
 
 @register.filter

@@ -8,6 +8,7 @@ from django.http import HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
+from images import uploads
 from nexus_site.core.errors import NexusError
 from nexus_site.core.htmx import Request, go_to, page, render_page
 from nexus_site.core.models import Operation
@@ -35,7 +36,8 @@ def import_image(request: Request) -> HttpResponse:
 
 
 def _import(data: dict[str, Any]) -> Operation:
-    from images import uploads
-
     upload = uploads.receive(data["file"], sha256=data["sha256"], filename=data["file"].name)
-    return shortcuts.import_image(upload.ref, name=data["name"])
+    try:
+        return shortcuts.import_image(upload.ref, name=data["name"])
+    finally:
+        uploads.discard_unless_named(upload.ref)

@@ -1,0 +1,44 @@
+"""The pages of what VMs boot from: images, root file systems, their providers, kernels."""
+
+from images.views.contents import download_file, export, files, packages
+from images.views.images import delete, detail, image_list, kernel_list, rename
+from images.views.providers import (
+    delete_provider,
+    edit_provider,
+    enable_provider,
+    new_provider,
+    provider_list,
+    refresh_provider,
+)
+from images.views.rootfs import (
+    delete_rootfs,
+    download_rootfs,
+    import_rootfs,
+    rootfs_detail,
+    rootfs_list,
+    verify_rootfs,
+)
+
+__all__ = [
+    "delete",
+    "delete_provider",
+    "delete_rootfs",
+    "detail",
+    "download_file",
+    "download_rootfs",
+    "edit_provider",
+    "enable_provider",
+    "export",
+    "files",
+    "image_list",
+    "import_rootfs",
+    "kernel_list",
+    "new_provider",
+    "packages",
+    "provider_list",
+    "refresh_provider",
+    "rename",
+    "rootfs_detail",
+    "rootfs_list",
+    "verify_rootfs",
+]
