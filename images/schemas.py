@@ -21,6 +21,9 @@ class RootfsOut(Schema):
     format: str
     sha256: str
     size_bytes: int
+    source: str = Field(description="URL, or how it was made.")
+    verification: str = Field(description="What vouches for it: sha256, OpenPGP and key…")
+    verified_at: datetime | None = Field(description="When its checksum held last.")
     created_at: datetime
 
 
@@ -36,14 +39,18 @@ class RootfsOfferOut(Schema):
     distro: str
     version: str
     arch: str
+    aliases: list[str] = Field(description="Other ways to say the version.")
     provider: str
+    format: str = Field(description="Empty when not known before.")
     size_bytes: int | None = Field(description="Of the download; null when not known before.")
+    source: str
     installed: bool
 
 
 class DownloadRootfs(Input):
     distro: str = Field(min_length=1, max_length=40, examples=["alpine"])
     version: str = Field(min_length=1, max_length=40, examples=["3.23"])
+    provider: str = Field("", max_length=40, description="Left out, the first that has it.")
 
 
 class KernelOut(Schema):

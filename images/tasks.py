@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from images.services import images, providers, rootfs
+from images.services import images, imports, providers, rootfs
 from nexus_site.core.operations import register
 
 register("provider.refresh", providers.refresh_plan)
 register("rootfs.download", rootfs.download_plan)
+register("rootfs.import", imports.import_plan, imports.give_up)
 register("rootfs.verify", rootfs.verify_plan)
 register("image.delete", images.delete_plan)

@@ -7,7 +7,7 @@ from typing import Any
 
 from builds.models import Build, Template, TemplateVersion
 from drives.models import Drive
-from images.models import Image, Kernel, Rootfs
+from images.models import Image, Kernel, Provider, Rootfs
 from nexus_site.core.ids import readable_name
 from vms.models import VM, Attachment
 from vms.transitions import record_creation
@@ -32,6 +32,11 @@ def make_rootfs(distro: str = "alpine", version: str = "3.23", **values: Any) ->
         | values,
     )
     return rootfs
+
+
+def make_provider(**values: Any) -> Provider:
+    defaults: dict[str, Any] = {"name": unique_name(), "type": Provider.Type.EMBEDDED}
+    return Provider.objects.create(**defaults | values)
 
 
 def make_kernel(**values: Any) -> Kernel:

@@ -10,6 +10,7 @@ from images.services.images import (
     publish_image,
     require_file,
 )
+from images.services.imports import import_rootfs
 from images.services.kernels import (
     BootFiles,
     boot_files,
@@ -52,6 +53,7 @@ __all__ = [
     "has_file",
     "host_arch",
     "image_path",
+    "import_rootfs",
     "installed_rootfs",
     "kernel_dir",
     "list_rootfs_offers",

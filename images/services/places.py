@@ -9,6 +9,7 @@ from django.conf import settings
 
 from images.downloads import sweep_partials
 from images.files import sweep
+from images.uploads import sweep_uploads
 
 
 def assets_dir() -> Path:
@@ -28,9 +29,10 @@ def host_arch() -> str:
 
 
 def sweep_assets() -> None:
-    """Remove what killed downloads left half done; run when a worker starts."""
+    """Remove what nobody will take up any more; run when a worker starts."""
     rootfs = rootfs_dir()
     kernels = (assets_dir() / "kernels").glob("*")
     for directory in (rootfs, *rootfs.glob("*/*/"), *kernels):
         sweep(directory)
         sweep_partials(directory)
+    sweep_uploads()

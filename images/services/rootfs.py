@@ -80,7 +80,7 @@ def ensure_rootfs(distro: str, version: str, run: Run, provider: str = "") -> Ro
     fetched = open_row(row).fetch(
         offer, directory, lambda done, size: run.progress(done / max(size, 1))
     )
-    return _keep(offer, fetched)
+    return keep(offer, fetched)
 
 
 def verify_rootfs(rootfs: Rootfs) -> Operation:
@@ -154,7 +154,7 @@ def _row_of(offer: RootfsOffer) -> Rootfs | None:
 
 
 @transaction.atomic
-def _keep(offer: RootfsOffer, fetched: FetchedRootfs) -> Rootfs:
+def keep(offer: RootfsOffer, fetched: FetchedRootfs) -> Rootfs:
     """The row of what was fetched; a row that is there already must be of the same content."""
     rootfs, created = Rootfs.objects.get_or_create(
         distro=offer.distro,

@@ -18,6 +18,8 @@ BODIES = {
     "revert_template": {"version": 1},
     "download_rootfs": {"distro": "nope", "version": "1"},
     "create_token": {"name": "x"},
+    "create_provider": {"name": "x", "type": "embedded"},
+    "update_provider": {},
 }
 UNSAFE = {"post", "put", "patch", "delete"}
 

@@ -15,6 +15,7 @@ from tests.factories import (
     make_drive,
     make_image,
     make_kernel,
+    make_provider,
     make_rootfs,
     make_template,
     make_vm,
@@ -47,6 +48,7 @@ ROWS = {
     "/drives": lambda world, n: make_vm(),
     "/images": lambda world, n: make_build(image=make_image(), state=Build.State.SUCCEEDED),
     "/rootfs": lambda world, n: make_rootfs(version=f"4.{n}"),
+    "/providers": lambda world, n: make_provider(),
     "/kernels": lambda world, n: make_kernel(),
     "/templates": lambda world, n: make_template(),
     "/templates/hello/versions": lambda world, n: make_version(world),
@@ -76,7 +78,12 @@ def key(row: dict):
 
 def test_every_list_is_here():
     lists = {r.path.replace("{ref}", "hello") for r in ROUTES if r.name.startswith("list_")}
-    assert lists - set(ROWS) == {"/rootfs/available", "/events", "/tokens"}
+    assert lists - set(ROWS) == {
+        "/rootfs/available",
+        "/provider-types",
+        "/events",
+        "/tokens",
+    }
 
 
 @every_list

