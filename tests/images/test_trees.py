@@ -172,6 +172,22 @@ def test_the_refusal_says_where_the_link_leads(tree: Tree) -> None:
     assert tree.read("/bin/tool") == b"tool"
 
 
+def test_parents_are_made_however_deep(tree: Tree) -> None:
+    tree.add_file("d/" * 2047 + "x", b"deep", mtime=5)
+    assert tree.read("d/" * 2047 + "x") == b"deep"
+    assert (len(tree), tree.entry("d/d").mtime) == (2049, 5)
+
+
+def test_many_entries_are_removed_in_one_pass(tree: Tree) -> None:
+    for name in ("a/1", "a/2", "b/1"):
+        tree.add_file(name, name.encode())
+    assert tree.prune(lambda path: path.endswith("1")) == 2
+    assert tree.paths() == ["", "a", "a/2", "b"]
+    assert contents_on_disk(tree) == 1
+    assert tree.prune(lambda _: True) == 3
+    assert tree.paths() == [""]
+
+
 def test_directories_and_other_entries_do_not_replace_each_other(tree: Tree) -> None:
     tree.add_file("a/file", b"")
     for add in (lambda: tree.add_symlink("a", "target"), lambda: tree.add_file("a", b"")):
