@@ -65,9 +65,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 CONTAINED: dict[str, tuple[bytes, dict[str, str]]] = {
-    "an absolute path": (file(OUTSIDE + b"/escaped", b"x"), {"escaped": "file"}),
+    "an absolute path": (file(OUTSIDE + b"/escaped", b"x"), {"OUTSIDE/escaped": "file"}),
     "a link out, then a file through it": (
-        symlink("out", OUTSIDE) + file("out/escaped", b"x"), {"out": "symlink"},
+        symlink("out", OUTSIDE) + file("out/escaped", b"x"),
+        {"out": "symlink", "OUTSIDE/escaped": "file"},
     ),
     "a link up, then a file through it": (
         symlink("up", "../../../../..") + file("up/escaped", b"x"),
@@ -75,13 +76,15 @@ CONTAINED: dict[str, tuple[bytes, dict[str, str]]] = {
     ),
     "a chain of links out": (
         symlink("a", "b") + symlink("b", OUTSIDE) + directory("a/new") + file("a/new/f", b"x"),
-        {"a": "symlink"},
+        {"a": "symlink", "OUTSIDE/new/f": "file"},
     ),
     "a link in place of a directory": (
-        file("d/f", b"x") + symlink("d", OUTSIDE) + file("d/escaped", b"x"), {"d": "symlink"},
+        file("d/f", b"x") + symlink("d", OUTSIDE) + file("d/escaped", b"x"),
+        {"d": "symlink", "OUTSIDE/escaped": "file"},
     ),
     "a hard link through a link": (
-        symlink("out", OUTSIDE) + file("out/a", b"x") + hard_link("b", "out/a"), {"b": "file"},
+        symlink("out", OUTSIDE) + file("out/a", b"x") + hard_link("b", "out/a"),
+        {"b": "file", "OUTSIDE/a": "file"},
     ),
     "a hard link to a link": (
         symlink("out", "/etc/shadow") + hard_link("again", "out"), {"again": "symlink"},
