@@ -22,7 +22,7 @@ class MachineSpec:
 
     directory: Path
     disk: Path
-    vcpu_count: int = 2
+    vcpu_count: int = 1
     mem_size_mib: int = 1024
 
 

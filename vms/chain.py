@@ -23,7 +23,7 @@ from nexus_site.core.operations import run_child
 from nexus_site.core.steps import Plan, Run, Step
 from vms import lifecycle, services
 from vms.models import VM
-from vms.states import AT_REST, State
+from vms.states import AT_REST, Desired, State
 from vms.transitions import move
 
 SOURCES = ("upload", "rootfs", "template", "image")
@@ -231,6 +231,7 @@ def drop_vm(run: Run) -> None:
 def start(run: Run) -> str:
     vm = lifecycle.vm_of(run)
     if vm.state in AT_REST:
+        services.wish(vm, Desired.RUNNING)
         move(vm, State.STARTING, "started after its creation")
     lifecycle.check_drives(run)
     lifecycle.prepare_kernel(run)

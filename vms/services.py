@@ -110,7 +110,7 @@ def start_vm(vm: VM) -> Operation:
     _require_root_drive(vm)
     check_size(vm.vcpu_count, vm.mem_size_mib)
     operation = open_operation("vm.start", f"Start VM {vm.name}", subject=vm, params={"vm": vm.ref})
-    _wish(vm, Desired.RUNNING)
+    wish(vm, Desired.RUNNING)
     with events.acting(events.current_actor(), operation):
         move(vm, State.STARTING, "start requested")
     return operation
@@ -133,7 +133,7 @@ def stop_vm(vm: VM, *, force: bool = False) -> Operation:
         params={"vm": vm.ref, "force": force},
         deadline=timedelta(minutes=5),
     )
-    _wish(vm, Desired.STOPPED)
+    wish(vm, Desired.STOPPED)
     if not stuck:
         with events.acting(events.current_actor(), operation):
             move(vm, State.STOPPING, "forced stop requested" if force else "stop requested")
@@ -156,7 +156,7 @@ def restart_vm(vm: VM) -> Operation:
         subject=vm,
         params={"vm": vm.ref, "force": False},
     )
-    _wish(vm, Desired.RUNNING)
+    wish(vm, Desired.RUNNING)
     with events.acting(events.current_actor(), operation):
         move(vm, State.STOPPING, "restart requested")
     return operation
@@ -272,7 +272,7 @@ def _random_mac() -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
 
 
-def _wish(vm: VM, desired: Desired) -> None:
+def wish(vm: VM, desired: Desired) -> None:
     VM.objects.filter(pk=vm.pk).update(desired_state=desired)
     vm.desired_state = desired
 
