@@ -190,9 +190,12 @@ async def test_tells_the_signal_that_ended_it(connection: AgentConnection) -> No
 async def test_signals_reach_the_whole_group(connection: AgentConnection) -> None:
     execution = await shell(connection, "trap 'echo caught' USR1; sleep 600 & echo $!; wait; wait")
     child = int(await first_line(execution))
+    # Until it is what it will be, the child has the shell's trap.
+    await eventually(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
     await execution.signal(signal.SIGUSR1)
     assert await first_line(execution) == "caught"
-    assert await execution.read() is None
+    async with asyncio.timeout(PATIENCE):
+        assert await execution.read() is None
     assert execution.exit
     assert not alive(child)
     execution.close()
