@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from nexusctl import __version__
@@ -21,8 +21,17 @@ CONNECT_PATIENCE = 5.0  # seconds to connect
 PATIENCE = 30.0  # seconds for an answer, on top of what the server is asked to wait
 PAGE = 200
 
+YAML = "application/yaml"
+
 Query = dict[str, Any]
 JSON = Any
+
+
+class Sent(NamedTuple):
+    """The body of a request."""
+
+    content: bytes
+    type: str
 
 
 class Client:
@@ -39,16 +48,31 @@ class Client:
         return self.call("GET", path, query=query)
 
     def call(
-        self, method: str, path: str, *, query: Query | None = None, body: JSON = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: JSON = None,
+        document: str | None = None,
     ) -> JSON:
-        """The answer as parsed JSON; None when it has no content."""
+        """The answer as parsed JSON; None when it has no content.
+
+        What is sent is ``body`` as JSON or ``document``, which is YAML.
+        """
         patience = PATIENCE + float((query or {}).get("wait") or 0)
-        with self._open(method, path, query or {}, body, patience) as response:
+        sent = Sent(document.encode(), YAML) if document is not None else _as_json(body)
+        with self._open(method, path, query or {}, sent, patience) as response:
             content = response.read()
         try:
             return json.loads(content) if content else None
         except ValueError as error:
             raise Unreachable(self._server.url, "somebody else answers there") from error
+
+    def text(self, path: str, **query: Any) -> str:
+        """The answer to a GET of something that is no JSON."""
+        with self._open("GET", path, query, None, PATIENCE) as response:
+            return response.read().decode()
 
     def pages(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, page after page."""
@@ -67,7 +91,7 @@ class Client:
 
     @contextmanager
     def _open(
-        self, method: str, path: str, query: Query, body: JSON, patience: float
+        self, method: str, path: str, query: Query, sent: Sent | None, patience: float
     ) -> Iterator[HTTPResponse]:
         """The response to a request, its status checked; its connection is closed after."""
         connection = self._connection_class(self._host, self._port, timeout=CONNECT_PATIENCE)
@@ -77,8 +101,8 @@ class Client:
             connection.request(
                 method,
                 f"{self._base}/v1{quote(path)}{_query_string(query)}",
-                body=None if body is None else json.dumps(body),
-                headers=self._headers(body is not None),
+                body=sent.content if sent else None,
+                headers=self._headers(sent),
             )
             with connection.getresponse() as response:
                 if response.status >= 400:
@@ -93,13 +117,17 @@ class Client:
         except (OSError, HTTPException) as error:
             raise Unreachable(self._server.url, _reason(error)) from error
 
-    def _headers(self, has_body: bool) -> dict[str, str]:
+    def _headers(self, sent: Sent | None) -> dict[str, str]:
         headers = {
             "Authorization": f"Bearer {self._server.token}",
             "User-Agent": f"nexusctl/{__version__}",
             "Connection": "close",
         }
-        return headers | {"Content-Type": "application/json"} if has_body else headers
+        return headers | {"Content-Type": sent.type} if sent else headers
+
+
+def _as_json(body: JSON) -> Sent | None:
+    return None if body is None else Sent(json.dumps(body).encode(), "application/json")
 
 
 def _query_string(query: Query) -> str:

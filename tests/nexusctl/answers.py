@@ -145,6 +145,31 @@ TEMPLATE: Row = {
     },
     "created_at": "2026-07-29T11:00:00Z",
 }
+RECIPE: Row = {
+    "overlays": [
+        {
+            "path": "/etc/motd",
+            "content": "hello\n",
+            "content_base64": "",
+            "mode": "0644",
+            "owner": "0:0",
+        },
+        {
+            "path": "/bin/tool",
+            "content": "",
+            "content_base64": "AAEC",
+            "mode": "0755",
+            "owner": "0:0",
+        },
+    ],
+    "packages": ["nginx", "curl"],
+    "commands": ["rc-update add nginx", "if true; then\n  true\nfi\n"],
+    "env": {"TZ": "UTC"},
+    "init": "auto",
+    "size_mib": 1024,
+}
+TEMPLATE_VERSION: Row = TEMPLATE["current"] | {"recipe": RECIPE}
+TEMPLATE_DETAIL: Row = TEMPLATE | {"current": TEMPLATE_VERSION}
 BUILD: Row = {
     "id": "aaaaaaaaaaaea",
     "state": "succeeded",
@@ -152,6 +177,8 @@ BUILD: Row = {
     "template_version": 1,
     "image_name": "alpine-3-23",
     "image": IMAGE_REF,
+    "verifies": None,
+    "inputs": {},
     "operation_id": "aaaaaaaaaaaha",
     "error": None,
     "created_at": "2026-07-29T11:00:00Z",

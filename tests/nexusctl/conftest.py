@@ -14,6 +14,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from nexus_site.core import auth, operations
+from nexus_site.core.ids import decode
+from nexus_site.core.models import Token
 from nexusctl import formatting
 from nexusctl.main import main
 
@@ -113,6 +116,35 @@ def nexusctl(
     monkeypatch.setenv("NEXUS_TOKEN", "nxt_test")
     monkeypatch.setenv("NEXUS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(formatting, "now", lambda: datetime(2026, 7, 29, 12, tzinfo=UTC))
+
+    def run(*arguments: str) -> Outcome:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def ctl(
+    transactional_db: None,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: Any,
+    tmp_path: Path,
+) -> Callable[..., Outcome]:
+    """``nexusctl`` with the token file of a server that runs here."""
+    Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
+    live_server = request.getfixturevalue("live_server")
+    monkeypatch.setattr(operations, "_nudge", lambda ref: operations.execute(decode(ref)))
+    _, secret = auth.create_token("nexusctl", Token.Scope.ADMIN)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/nexusd.json").write_text(json.dumps({"url": live_server.url}))
+    (tmp_path / "token").write_text(f"{secret}\n")
+    monkeypatch.setenv("NEXUS_DATA_DIR", str(tmp_path))
+    for name in ("NEXUS_URL", "NEXUS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: str) -> Outcome:
         code = main(list(arguments))

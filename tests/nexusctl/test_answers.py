@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from builds.schemas import BuildOut, TemplateOut
+from builds.recipe import Overlay, Recipe
+from builds.schemas import BuildOut, TemplateDetail, TemplateOut, TemplateVersionDetail
 from drives.schemas import DriveOut
 from images.schemas import ImageOut, KernelOut, RootfsOfferOut, RootfsOut
 from nexus_site.api import StatusOut
@@ -23,6 +24,10 @@ from vms.schemas import TransitionOut, VMDetail, VMOut
         (DriveOut, a.DRIVE),
         (ImageOut, a.IMAGE),
         (TemplateOut, a.TEMPLATE),
+        (TemplateDetail, a.TEMPLATE_DETAIL),
+        (TemplateVersionDetail, a.TEMPLATE_VERSION),
+        (Recipe, a.RECIPE),
+        *((Overlay, row) for row in a.RECIPE["overlays"]),
         (BuildOut, a.BUILD),
         (RootfsOfferOut, a.OFFER),
         (RootfsOut, a.ROOTFS),

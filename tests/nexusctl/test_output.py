@@ -164,8 +164,26 @@ def test_template_list_and_inspect(server, nexusctl):
         NAME         ID             VERSION  ROOTFS       AGE
         alpine-3-23  aaaaaaaaaaafa  1        alpine 3.23  1 h 0 min
     """)
-    server.on("GET", "/templates/t", a.TEMPLATE)
-    assert "rootfs       alpine 3.23 (aaaaaaaaaaabe)" in nexusctl("template", "inspect", "t").out
+    server.on("GET", "/templates/t", a.TEMPLATE_DETAIL)
+    assert nexusctl("template", "inspect", "t").out == text("""
+        name         alpine-3-23
+        id           aaaaaaaaaaafa
+        description  -
+        version      1 (aaaaaaaaaaaga)
+        created      2026-07-29T11:00:00.0Z
+        rootfs       alpine 3.23 (aaaaaaaaaaabe)
+        init         auto
+        size         1 GiB
+        env          TZ=UTC
+        files        /etc/motd  0644  0:0  6 B
+                     /bin/tool  0755  0:0  3 B
+        packages     nginx
+                     curl
+        commands     rc-update add nginx
+                     if true; then
+                       true
+                     fi
+    """)
 
 
 def test_template_create(server, nexusctl):
