@@ -139,7 +139,7 @@ def _failures(address: Address) -> Iterator[None]:
     except httpcore2.TimeoutException as error:
         raise _failed(address, f"{address.host} does not answer in time.", "timeout") from error
     except httpcore2.ConnectError as error:
-        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        if _is_about_identity(error):
             raise Broken(
                 f"The identity of {address.host} cannot be verified: {error}",
                 detail=address.shown,
@@ -151,6 +151,12 @@ def _failures(address: Address) -> Iterator[None]:
     except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
         text = f"The connection to {address.host} broke: {error or type(error).__name__}"
         raise _failed(address, text, "connection-lost") from error
+
+
+def _is_about_identity(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _failed(address: Address, text: str, code: str, retry_after: float = 0.0) -> Failed:

@@ -40,13 +40,14 @@ def installed_rootfs(distro: str, version: str, provider: str = "") -> Rootfs | 
 
     “3.23” means 3.23 or the newest 3.23.x; of several, the first provider's in their order.
     """
-    order = {name: at for at, name in enumerate(Provider.objects.values_list("name", flat=True))}
     kept = Rootfs.objects.filter(distro=distro.lower(), arch=host_arch())
     rows = [row for row in kept if provider in ("", row.provider)]
-    wishes = {version.lower(), *_meant_by(distro, version, provider)}
-    matching = [row for row in rows if any(is_version(row.version, wish) for wish in wishes)]
+    matching = [row for row in rows if is_version(row.version, version)]
+    if rows and not matching and (meant := _meant_by(distro, version, provider)):
+        matching = [row for row in rows if row.version == meant]
     if not matching:
         return None
+    order = {name: at for at, name in enumerate(Provider.objects.values_list("name", flat=True))}
     first = min(order.get(row.provider, len(order)) for row in matching)
     best = [row for row in matching if order.get(row.provider, len(order)) == first]
     exact = [row for row in best if row.version.lower() == version.lower()]
@@ -128,11 +129,11 @@ def keeping_place(offer: RootfsOffer) -> Path:
     return directory
 
 
-def _meant_by(distro: str, version: str, provider: str) -> list[str]:
-    """The version that providers call by the alias ``version``."""
+def _meant_by(distro: str, version: str, provider: str) -> str:
+    """The version that a provider calls by the alias ``version``; empty where none does."""
     offers = [o for o in list_rootfs_offers() if provider in ("", o.provider) and o.aliases]
     best = best_offer(offers, distro, version)
-    return [best.version.lower()] if best else []
+    return best.version if best else ""
 
 
 def _certain(offer: RootfsOffer) -> tuple[Provider, RootfsOffer]:

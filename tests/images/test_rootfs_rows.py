@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 
 import pytest
 
 from images import services
 from images.models import Provider, Rootfs
+from images.providers.base import RootfsOffer
+from images.services.rootfs import keeping_place
 from nexus_site.core import operations
 from nexus_site.core.errors import Conflict, Invalid, NotFound
 from nexus_site.core.models import Event, Operation
@@ -16,13 +17,14 @@ from tests.factories import make_image, make_rootfs
 from tests.images.downloads.server import Mirror
 from tests.images.providers.alpine_mirror import AlpineMirror
 
+ARCH = platform.machine()
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("nudges")]
 
 
 @pytest.fixture
 def alpine(mirror: Mirror) -> AlpineMirror:
     """A mirror, and the provider ``alpine`` pointed at it."""
-    alpine = AlpineMirror(mirror, platform.machine())
+    alpine = AlpineMirror(mirror, ARCH)
     alpine.publish("3.22.4")
     alpine.publish("3.24.1", "latest-stable")
     row = Provider.objects.get(name="alpine")
@@ -76,6 +78,17 @@ def test_the_newest_of_several_releases_is_meant() -> None:
     assert found is not None
     assert found.version == "3.9.10"
     assert services.installed_rootfs("alpine", "3.1") is None
+
+
+def test_a_version_may_be_said_in_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer = RootfsOffer("debian", "bookworm", ARCH, "debian", "f", None, "tar", aliases=("12",))
+    monkeypatch.setattr("images.providers.debian.DebianProvider.offers", lambda self: [offer])
+    assert services.installed_rootfs("debian", "12") is None
+    kept = make_rootfs("debian", "bookworm", provider="debian")
+    for wish in ("12", "bookworm", "Bookworm"):
+        assert services.find_rootfs("Debian", wish) == offer
+        assert services.installed_rootfs("Debian", wish) == kept
+    assert services.installed_rootfs("debian", "1") is None
 
 
 def test_a_lost_file_is_fetched_again_but_never_as_another(alpine: AlpineMirror) -> None:
@@ -203,10 +216,7 @@ def test_a_provider_that_breaks_a_rule_is_not_made(
     assert Provider.objects.count() == count
 
 
-def test_a_name_in_a_mirror_s_answer_leads_nowhere_else(tmp_path: Path) -> None:
-    from images.providers.base import RootfsOffer
-    from images.services.rootfs import keeping_place
-
+def test_a_name_in_a_mirror_s_answer_leads_nowhere_else() -> None:
     for version in ("../../etc", "a/b", "", ".."):
         with pytest.raises(Invalid):
             keeping_place(RootfsOffer("x", version, "x86_64", "mine", "f", None, "tar"))

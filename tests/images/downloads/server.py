@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def handle(self) -> None:
+        with suppress(ConnectionResetError, BrokenPipeError, ssl.SSLError):  # left by the client
+            super().handle()
+
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.mirror.requests.append((self.path, headers))
@@ -111,11 +116,14 @@ def _wanted_start(page: Page, headers: dict[str, str]) -> int:
 
 
 @contextmanager
-def running_mirror(host: str = "127.0.0.1") -> Iterator[Mirror]:
+def running_mirror(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Mirror]:
     handler = type("Handler", (_Handler,), {})
     server = ThreadingHTTPServer((host, 0), handler)
     server.daemon_threads = True
-    mirror = handler.mirror = Mirror(f"http://{host}:{server.server_port}")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "https" if tls else "http"
+    mirror = handler.mirror = Mirror(f"{scheme}://{host}:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
