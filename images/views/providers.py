@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from images import services
 from images.forms import ProviderForm
 from images.models import Provider
-from images.providers import TYPES
+from images.providers import TYPES, open_provider
 from images.providers.base import ProviderType
 from nexus_site.core.errors import NexusError
 from nexus_site.core.htmx import Request, go_to, page, render_page, toast
@@ -61,7 +61,7 @@ def new_provider(request: Request) -> HttpResponse:
 def edit_provider(request: Request, ref: str) -> HttpResponse:
     """One provider: what it offers, what the last question brought, its configuration."""
     provider = resolve(Provider.objects.all(), ref)
-    form = ProviderForm(request.POST or None, type_=_type(provider.type), provider=provider)
+    form = ProviderForm(request.POST or None, type_=_type_of(provider), provider=provider)
     if request.method == "POST" and form.is_valid():
         try:
             services.update_provider(provider, **form.arguments())
@@ -127,6 +127,15 @@ def _asking(provider: Provider) -> Operation | None:
 def _type(name: str) -> ProviderType:
     """The type of this name, else the first that needs to be configured."""
     return TYPES.get(name) or next(type_ for type_ in TYPES.values() if type_.fields)
+
+
+def _type_of(provider: Provider) -> ProviderType:
+    """Its type, or a stand-in for one of another version of Nexus."""
+    name = provider.type
+    text = "This version of Nexus does not know this type. Its providers are left alone."
+    return TYPES.get(name) or ProviderType(
+        name, name, text, lambda row, config: open_provider(row, name, config)
+    )
 
 
 def _tabs(current: ProviderType) -> list[dict[str, Any]]:

@@ -6,10 +6,9 @@ import pytest
 from django.test import Client
 
 from builds.models import Build, Template
-from images.providers.base import RootfsOffer
 from nexus_site.core import events, steps
 from nexus_site.core.models import Operation
-from tests.factories import make_build, make_drive, make_image, make_rootfs, make_template, make_vm
+from tests.factories import make_build, make_drive, make_rootfs, make_template, make_vm
 from tests.web.conftest import htmx, make_operation, make_ready_vm
 
 pytestmark = pytest.mark.usefixtures("nudges")
@@ -136,36 +135,6 @@ def test_an_attached_drive_is_not_deleted_and_the_answer_names_its_vm(client: Cl
     response = client.post(f"/drives/{drive.ref}/delete/", headers=htmx("form"))
     assert response.status_code == 409
     assert "attached to the VM “hello”" in response.content.decode()
-
-
-# Images and distributions
-
-
-def test_an_image_tells_where_it_comes_from_and_where_it_is_used(client: Client) -> None:
-    image = make_image(name="alpine")
-    template = make_template(name="alpine-base")
-    make_build(template=template, image=image)
-    make_drive(name="spare", image=image)
-    html = _html(client, "/images/alpine/")
-    assert "alpine-base" in html
-    assert "spare" in html
-    assert "1 drive<" in html
-
-
-def test_a_distribution_that_is_here_is_not_offered_again(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    offers = [
-        RootfsOffer("alpine", version, "x86_64", "embedded", "f", 1 << 20, "qcow2")
-        for version in ("3.22", "3.23")
-    ]
-    monkeypatch.setattr("images.providers.embedded.EmbeddedProvider.offers", lambda self: offers)
-    make_rootfs(version="3.23")
-    html = _html(client, "/distributions/")
-    assert html.count('<button class="btn btn-sm">') == 1
-    client.post("/distributions/fetch/", {"distro": "alpine", "version": "3.22"})
-    asked = {"distro": "alpine", "version": "3.22", "provider": ""}
-    assert Operation.objects.get().params == asked
 
 
 # Templates and builds

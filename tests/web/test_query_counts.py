@@ -10,8 +10,17 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
+from images.models import Provider
 from nexus_site.core import auth
-from tests.factories import make_build, make_drive, make_image, make_kernel, make_template
+from tests.factories import (
+    make_build,
+    make_drive,
+    make_image,
+    make_kernel,
+    make_rootfs,
+    make_template,
+    unique_name,
+)
 from tests.web.conftest import make_operation, make_ready_vm, make_vm_on
 
 MOST = 14  # session, person, last event, open operations and what the list itself needs
@@ -21,6 +30,14 @@ def make_token() -> object:
     return auth.create_token("ci", "read")
 
 
+def make_kept_rootfs() -> object:
+    return make_rootfs(version=unique_name())
+
+
+def make_provider() -> object:
+    return Provider.objects.create(name=unique_name(), type="alpine")
+
+
 CASES: list[tuple[str, Callable[[], object]]] = [
     ("/", make_ready_vm),
     ("/", make_operation),
@@ -28,7 +45,12 @@ CASES: list[tuple[str, Callable[[], object]]] = [
     ("/vms/", lambda: make_operation(kind="vm.from-rootfs", subject_kind="vm")),
     ("/drives/", make_ready_vm),
     ("/images/", make_image),
+    ("/images/?q=a", make_image),
     ("/distributions/", make_image),
+    ("/distributions/", make_kept_rootfs),
+    ("/providers/", make_provider),
+    ("/vms/new/?from=template", make_template),
+    ("/drives/new/?from=image", make_image),
     ("/kernels/", make_kernel),
     ("/templates/", make_template),
     ("/builds/", make_build),
@@ -73,7 +95,7 @@ def test_an_image_used_by_many_costs_no_more(
     assert image is not None
     for _ in range(20):
         make_drive(image=image)
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(12):
         assert client.get(f"/images/{image.ref}/").status_code == 200
 
 

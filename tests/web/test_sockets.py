@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from builds import pipeline
+from builds.log import log_path
 from builds.models import Build
 from nexus_site.core import auth, events
 from nexus_site.core.consumers import BAD_GREETING, FORBIDDEN, MISSING, UNKNOWN, feed
@@ -247,7 +247,7 @@ async def test_the_console_of_no_vm_closes(token: tuple[Token, str]) -> None:
 
 async def test_a_build_s_log_is_followed(token: tuple[Token, str]) -> None:
     build: Build = await db(make_build)
-    path = pipeline.log_path(build)
+    path = log_path(build)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("packing 10 files\n")
     async with opened(f"/ws/builds/{build.ref}/log", bearer(token)) as socket:
