@@ -18,6 +18,7 @@ from images.services.kernels import (
     ensure_initrd,
     kernel_dir,
 )
+from images.services.names import rename_image
 from images.services.offers import find_rootfs, list_rootfs_offers, offers_of
 from images.services.places import assets_dir, host_arch, rootfs_dir, sweep_assets
 from images.services.providers import (
@@ -61,6 +62,7 @@ __all__ = [
     "path_of",
     "publish_image",
     "refresh_provider",
+    "rename_image",
     "require_file",
     "rootfs_dir",
     "rootfs_path",
