@@ -69,6 +69,8 @@ _MASKED = ("modprobe@.service", "systemd-modules-load.service")
 _CUSTOMIZE = (
     f'chroot "$1" systemctl disable {" ".join(_DISABLED)}',
     f'chroot "$1" systemctl mask {" ".join(_MASKED)}',
+    # apt's, whether or not apt here could go without root.
+    'chroot "$1" chown _apt var/cache/apt/archives/partial var/lib/apt/lists/partial',
     # Of this machine, or to be new in every VM; an empty machine-id is filled at the first boot.
     'cd "$1/etc" && rm -f hostname && : > resolv.conf && : > machine-id',
 )

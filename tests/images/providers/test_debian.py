@@ -108,6 +108,7 @@ def test_owners_modes_and_devices_are_those_of_debian(tree: Tree) -> None:
     assert (tree.entry("etc/shadow").mode, tree.entry("etc/shadow").gid) == (0o640, 42)
     assert tree.entry("usr/bin/passwd").mode == 0o4755
     assert tree.entry("tmp").mode == 0o1777
+    assert tree.entry("var/lib/apt/lists/partial").uid == 42  # _apt, also where root made it
     assert {entry.uid for entry in tree if entry.path.startswith("usr/")} == {0}
     assert Kind.SOCKET not in {entry.kind for entry in tree}
 
