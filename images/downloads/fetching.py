@@ -60,6 +60,8 @@ def download(
     with _disk_errors(), locked_partial(destination, lambda: progress(0, size or 0)) as partial:
         if sha256 and destination.exists() and sha256_of(destination) == sha256:
             partial.discard()
+            if check is not None:
+                check(destination)
             return Downloaded(destination, sha256, destination.stat().st_size)
         job = _Job(Source(url, sha256), size, partial, policy, progress)
         try:

@@ -131,6 +131,9 @@ def sweep_partials(directory: Path, older_than: float = KEPT_FOR) -> list[Path]:
                 path.unlink()
                 path.with_name(f"{path.name}.json").unlink(missing_ok=True)
                 removed.append(path)
+    for note in directory.glob(f".*{SUFFIX}.json"):  # of one that was moved into its place
+        if not note.with_suffix("").exists():
+            note.unlink(missing_ok=True)
     return removed
 
 

@@ -79,7 +79,7 @@ def ensure_rootfs(distro: str, version: str, run: Run, provider: str = "") -> Ro
         return kept
     directory = keeping_place(offer)
     fetched = open_row(row).fetch(
-        offer, directory, lambda done, size: run.progress(done / max(size, 1))
+        offer, directory, lambda done, size: run.progress(done / size if size else None)
     )
     return keep(offer, fetched)
 

@@ -256,6 +256,20 @@ def test_what_a_check_refuses_is_not_kept(mirror: Mirror, tmp_path: Path) -> Non
     assert names(tmp_path) == []
 
 
+def test_a_file_that_is_there_already_is_checked_as_well(mirror: Mirror, tmp_path: Path) -> None:
+    url, looked_at = mirror.add("/file", CONTENT), []
+    for _ in range(2):
+        download(url, tmp_path / "file", sha256=SHA256, check=looked_at.append)
+    assert len(mirror.requests) == 1
+    assert looked_at == [tmp_path / ".file.download", tmp_path / "file"]
+
+
+def test_a_note_without_its_partial_file_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ".file.download.json").write_text("{}")
+    assert sweep_partials(tmp_path) == []
+    assert names(tmp_path) == []
+
+
 def test_partial_files_are_swept_after_a_day_unless_somebody_works_on_them(
     mirror: Mirror, tmp_path: Path
 ) -> None:
