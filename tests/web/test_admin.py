@@ -11,16 +11,25 @@ from django.contrib import admin
 from django.db.models import Model
 from django.test import Client
 
+from builds.models import Template, TemplateVersion
 from images.models import Provider
 from nexus_site.core import auth
 from nexus_site.core.models import Event, Operation, Token
-from tests.factories import make_build, make_drive, make_image, make_kernel, make_vm
+from tests.factories import (
+    make_build,
+    make_drive,
+    make_image,
+    make_kernel,
+    make_rootfs,
+    make_template,
+    make_vm,
+)
 from tests.web.conftest import make_operation, make_ready_vm
 from vms.models import VM, Boot
 from vms.states import State
 
 #: What operators edit in the admin too; everything else is changed by actions alone.
-EDITED = {Provider}
+EDITED = {Provider, Template}
 ROOMS = ("core", "images", "drives", "builds", "vms")
 
 
@@ -50,7 +59,7 @@ def test_every_model_is_registered() -> None:
 
 
 @pytest.mark.parametrize("model", models(), ids=lambda model: model.__name__)
-def test_every_list_and_every_row_shows_and_only_providers_are_edited(
+def test_every_list_and_every_row_shows_and_few_are_edited(
     client: Client, everything: None, model: type[Model]
 ) -> None:
     row = model._default_manager.first()
@@ -134,6 +143,40 @@ def test_a_provider_is_made_and_edited_by_its_service(client: Client, db: None) 
     kinds = Event.objects.filter(subject_id=made.pk).order_by("seq").values_list("kind", flat=True)
     assert list(kinds) == ["provider.created", "provider.changed"]
     assert "Deleted: 1." in act(client, Provider, "delete_providers", made, confirmed="yes")
+
+
+def test_a_template_is_made_and_edited_as_yaml_by_its_services(client: Client, db: None) -> None:
+    make_rootfs()
+    add, text = f"{list_of(Template)}add/", "name: web\nrootfs: {distro: alpine, version: 3.23}\n"
+    refused = client.post(add, {"document": text + "init: x\n"}).content.decode()
+    assert "Line 3: init" in refused
+    assert client.post(add, {"document": text}).status_code == 302
+    template = Template.objects.get(name="web")
+    assert "There is a template" in client.post(add, {"document": text}).content.decode()
+    change = f"{list_of(Template)}{template.pk}/change/"
+    assert "distro: alpine" in client.get(change).content.decode()
+    edited = {"document": text + "init: none\n", "expected_version": "1"}
+    assert client.post(change, edited).status_code == 302
+    assert template.current.recipe == {"init": "none"}
+    late = client.post(change, edited | {"document": text}).content.decode()
+    assert "this was made from version 1" in late
+    kinds = Event.objects.filter(subject_id=template.pk).order_by("seq")
+    assert [each.kind for each in kinds] == ["template.created", "template.changed"]
+
+
+def test_versions_are_read_and_made_current_again(client: Client, db: None) -> None:
+    template = make_template(name="web")
+    first = template.current
+    TemplateVersion.objects.create(
+        template=template, number=2, rootfs=first.rootfs, recipe={"packages": ["nginx"]}
+    )
+    page = client.get(f"{list_of(TemplateVersion)}{template.current.pk}/change/")
+    assert "- nginx" in page.content.decode()
+    assert "Current again: 1." in act(client, TemplateVersion, "revert", first)
+    assert (template.current.number, template.current.recipe) == (3, {})
+    assert "Copied: 1." in act(client, Template, "copy", template)
+    assert "Deleted: 1." in act(client, Template, "delete_templates", template, confirmed="yes")
+    assert Template.objects.count() == 1, "the copy"
 
 
 def test_the_admin_is_for_staff(onlooker: Client) -> None:

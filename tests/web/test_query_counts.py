@@ -64,6 +64,8 @@ CASES: list[tuple[str, Callable[[], object]]] = [
     ("/admin/drives/drive/", make_drive),
     ("/admin/images/image/", make_image),
     ("/admin/builds/build/", make_build),
+    ("/admin/builds/template/", make_template),
+    ("/admin/builds/template/?versions__rootfs__distro=alpine", make_template),
     ("/admin/builds/templateversion/", make_template),
     ("/admin/core/operation/", make_operation),
     ("/admin/core/event/", make_ready_vm),
