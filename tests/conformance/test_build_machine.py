@@ -36,6 +36,8 @@ ALPINE_MIB = 512
 PATIENCE = 180.0
 ID = UUID(int=1)
 
+Until = Callable[[Callable[[], object]], None]
+
 
 @pytest.fixture(scope="module")
 def alpine(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -187,7 +189,7 @@ def read(disk: Path, path: str) -> bytes:
 
 
 def remains(directory: Path, processes_in: Callable[[Path], list[int]]) -> list[object]:
-    """Processes and sockets of a machine that has ended."""
+    """Processes and sockets of a machine that has ended; its monitor goes last."""
     sockets = [path for path in directory.iterdir() if path.is_socket()]
     return [*processes_in(directory), *sockets]
 
@@ -196,7 +198,7 @@ def test_what_was_written_is_on_a_clean_disk(
     alpine: Path,
     tmp_path: Path,
     processes_in: Callable[[Path], list[int]],
-    until: Callable[[Callable[[], object]], None],
+    until: Until,
 ) -> None:
     """Even where programs that end for nobody are still writing, one of them to a deleted file."""
     spec = replace(new_spec(tmp_path, alpine), vcpu_count=2)
@@ -217,16 +219,16 @@ def test_what_was_written_is_on_a_clean_disk(
 
 
 def test_a_block_that_raises_leaves_nothing(
-    alpine: Path, tmp_path: Path, processes_in: Callable[[Path], list[int]]
+    alpine: Path, tmp_path: Path, processes_in: Callable[[Path], list[int]], until: Until
 ) -> None:
     spec = new_spec(tmp_path, alpine)
     with pytest.raises(KeyError), boot(spec):
         raise KeyError
-    assert remains(spec.directory, processes_in) == []
+    until(lambda: remains(spec.directory, processes_in) == [])
 
 
 def test_a_start_can_be_given_up(
-    alpine: Path, tmp_path: Path, processes_in: Callable[[Path], list[int]]
+    alpine: Path, tmp_path: Path, processes_in: Callable[[Path], list[int]], until: Until
 ) -> None:
     def give_up() -> None:
         raise Conflict("cancelled")
@@ -234,17 +236,17 @@ def test_a_start_can_be_given_up(
     spec = new_spec(tmp_path, alpine)
     with pytest.raises(Conflict, match="cancelled"), boot(spec, give_up):
         raise AssertionError("it started")
-    assert remains(spec.directory, processes_in) == []
+    until(lambda: remains(spec.directory, processes_in) == [])
 
 
 def test_a_machine_that_dies_is_told_with_its_last_words(
-    alpine: Path, tmp_path: Path, processes_in: Callable[[Path], list[int]]
+    alpine: Path, tmp_path: Path, processes_in: Callable[[Path], list[int]], until: Until
 ) -> None:
     spec = new_spec(tmp_path, alpine)
     with pytest.raises(Broken, match="build VM") as caught, boot(spec) as machine:
         shell(machine, "echo c > /proc/sysrq-trigger; sleep 600")
     assert "panic" in caught.value.detail
-    assert remains(spec.directory, processes_in) == []
+    until(lambda: remains(spec.directory, processes_in) == [])
 
 
 def test_a_disk_that_is_no_file_system_is_told_with_the_consoles_words(tmp_path: Path) -> None:
@@ -261,13 +263,14 @@ def test_what_a_killed_worker_left_is_discarded(
     tmp_path: Path,
     new_driver: Callable[[], Qemu],
     processes_in: Callable[[Path], list[int]],
+    until: Until,
 ) -> None:
     spec = new_spec(tmp_path, alpine)
     spec.directory.mkdir()
     new_driver().launch(build_machine._vmm_spec(spec))  # and the worker is gone
     assert isinstance(new_driver().adopt(spec.directory), Handle)
     provider().discard(spec.directory)
-    assert remains(spec.directory, processes_in) == []
+    until(lambda: remains(spec.directory, processes_in) == [])
     provider().discard(spec.directory)
     provider().discard(tmp_path / "never there")
     with boot(spec) as machine:
