@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from ninja import Field, Schema
 
 from images.models import Image
-from nexus_site.core.schemas import ID, Input
+from nexus_site.core.schemas import ID, Input, Ref
 
 
 class RootfsOut(Schema):
@@ -77,9 +78,36 @@ class ImageOut(Schema):
     size_bytes: int = Field(description="Of its file system.")
     used_bytes: int = Field(description="On this host's disk.")
     digest: str
+    init: str = Field(description="What it boots: systemd, openrc, busybox, or none.")
     agent_version: str
     created_at: datetime
 
     @staticmethod
     def resolve_build_id(image: Image) -> int | None:
         return image.build.pk if image.build else None
+
+
+class ImageDetail(ImageOut):
+    """An image with what it was made from, and who needs it."""
+
+    inputs: dict[str, Any] = Field(description="All that its bytes follow from, and its ID.")
+    package_count: int
+    drives: list[Ref]
+    vms: list[Ref]
+
+    @staticmethod
+    def resolve_package_count(image: Image) -> int:
+        return len(image.packages)
+
+    @staticmethod
+    def resolve_drives(image: Image) -> list[Any]:
+        return list(image.drives.all())
+
+    @staticmethod
+    def resolve_vms(image: Image) -> list[Any]:
+        drives = image.drives.all()
+        return [drive.attachment.vm for drive in drives if hasattr(drive, "attachment")]
+
+
+class UpdateImage(Input):
+    name: str = Field(min_length=1, max_length=63)

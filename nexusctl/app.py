@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -59,7 +60,10 @@ class App:
         there is nothing more to say (a dry run, ``--no-wait``, ``--json``).
         """
         query = call.pop("query", {}) | ({"dry_run": True} if work.dry_run else {})
-        made = self.client.call(method, path, query=query, **call)
+        return self.see(self.client.call(method, path, query=query, **call), work)
+
+    def see(self, made: Any, work: Work) -> Any:
+        """See through what a change answered with; see ``change``."""
         if work.dry_run:
             self.answer(made, show_plan)
             return None
@@ -215,6 +219,16 @@ def confirm(question: str, *, yes: bool, work: Work) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Say --yes: there is no terminal to ask on.")
     click.confirm(question, abort=True, err=True)
+
+
+def upload(app: App, path: str, file: Path, work: Work, **query: Any) -> Any:
+    """Send a file or a directory to the server and see through what becomes of it."""
+    from nexusctl import files
+
+    query |= {"dry_run": True} if work.dry_run else {}
+    with files.source(file) as (source, size):
+        made = app.client.upload(path, source, size, **query)
+    return app.see(made, work)
 
 
 def show_plan(plan: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from nexusctl import __version__
@@ -19,7 +19,9 @@ from nexusctl.server import Server
 
 CONNECT_PATIENCE = 5.0  # seconds to connect
 PATIENCE = 30.0  # seconds for an answer, on top of what the server is asked to wait
+TRANSFER_PATIENCE = 300.0  # seconds without a byte of a file, in either direction
 PAGE = 200
+PIECE = 1 << 20
 
 YAML = "application/yaml"
 
@@ -28,10 +30,11 @@ JSON = Any
 
 
 class Sent(NamedTuple):
-    """The body of a request."""
+    """The body of a request; a file is read as it is sent, of ``size`` bytes or to its end."""
 
-    content: bytes
+    content: bytes | BinaryIO
     type: str
+    size: int | None = None
 
 
 class Client:
@@ -43,7 +46,7 @@ class Client:
         self._connection_class = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._host, self._port, self._base = parts.hostname or "", parts.port, parts.path
 
-    def get(self, path: str, **query: Any) -> JSON:
+    def get(self, path: str, /, **query: Any) -> JSON:
         """The answer to a GET; a ``wait`` in ``query`` adds to the patience."""
         return self.call("GET", path, query=query)
 
@@ -69,12 +72,26 @@ class Client:
         except ValueError as error:
             raise Unreachable(self._server.url, "somebody else answers there") from error
 
-    def text(self, path: str, **query: Any) -> str:
+    def text(self, path: str, /, **query: Any) -> str:
         """The answer to a GET of something that is no JSON."""
         with self._open("GET", path, query, None, PATIENCE) as response:
             return response.read().decode()
 
-    def pages(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+    def upload(self, path: str, source: BinaryIO, size: int | None, /, **query: Any) -> JSON:
+        """The answer to a POST of ``size`` bytes of ``source`` (None: all until its end)."""
+        sent = Sent(source, "application/octet-stream", size)
+        with self._open("POST", path, query, sent, TRANSFER_PATIENCE) as response:
+            return json.loads(response.read())
+
+    def download(self, path: str, sink: BinaryIO, /, **query: Any) -> int:
+        """Write the answer to a GET to ``sink``; how many bytes that were."""
+        done = 0
+        with self._open("GET", path, query, None, TRANSFER_PATIENCE) as response:
+            while piece := response.read(PIECE):
+                done += sink.write(piece)
+        return done
+
+    def pages(self, path: str, /, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, page after page."""
         cursor = ""
         while cursor is not None:
@@ -123,7 +140,11 @@ class Client:
             "User-Agent": f"nexusctl/{__version__}",
             "Connection": "close",
         }
-        return headers | {"Content-Type": sent.type} if sent else headers
+        if sent:
+            headers["Content-Type"] = sent.type
+            if sent.size is not None:
+                headers["Content-Length"] = str(sent.size)
+        return headers
 
 
 def _as_json(body: JSON) -> Sent | None:

@@ -13,6 +13,7 @@ from nexusctl.commands.build import build
 from nexusctl.commands.drive import drive
 from nexusctl.commands.image import image
 from nexusctl.commands.operation import operation
+from nexusctl.commands.provider import provider
 from nexusctl.commands.rootfs import kernel, rootfs
 from nexusctl.commands.system import event, sign_in_link, status, version
 from nexusctl.commands.template import template
@@ -27,6 +28,7 @@ COMMANDS = (
     template,
     build,
     rootfs,
+    provider,
     kernel,
     operation,
     event,

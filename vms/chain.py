@@ -16,7 +16,9 @@ from drives import services as drive_services
 from drives.models import Drive
 from images import services as image_services
 from images.models import Image, Rootfs
-from nexus_site.core.errors import Conflict
+from images.services import imports
+from images.uploads import discard, find_upload
+from nexus_site.core.errors import Conflict, NexusError
 from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import run_child
@@ -26,16 +28,13 @@ from vms.models import VM
 from vms.states import AT_REST, Desired, State
 from vms.transitions import move
 
-SOURCES = ("upload", "rootfs", "template", "image")
-TARGETS = ("image", "drive", "vm")
-
 
 def plan(operation: Operation) -> Plan:
     """The steps from the source to the target that the operation's kind names."""
     target, _, source = operation.kind.partition(".from-")
     steps: list[Step] = []
     if source == "upload":
-        steps.append(Step("rootfs", "Take the file in", take_in, done=rootfs_is_made))
+        steps.append(Step("rootfs", "Take the file in", take_in, done=is_taken_in))
     if source == "rootfs":
         steps.append(Step("rootfs", "Fetch the root file system", fetch, done=rootfs_is_there))
     if source in ("upload", "rootfs"):
@@ -80,18 +79,36 @@ def rootfs_is_there(run: Run) -> str | None:
 
 def take_in(run: Run) -> str:
     """An uploaded file becomes a root file system like any other."""
-    rootfs = image_services.import_rootfs(
-        run.params["upload"],
-        distro=run.params["distro"],
-        version=run.params["version"],
-        format=run.params["format"],
-    )
-    run.keep(rootfs=rootfs.ref)
-    return f"{rootfs}, {rootfs.size_bytes / 1e6:.0f} MB"
+    params = run.params
+
+    def open_child(parent: Operation) -> Operation:
+        return imports.import_rootfs(
+            find_upload(params["upload"]),
+            distro=params["distro"],
+            version=params["version"],
+            format=params["format"],
+            checked=params["checked"],
+            parent=parent,
+        )
+
+    child = run_child(run, "import_operation", open_child)
+    run.keep(rootfs=child.result["rootfs"])
+    return str(_rootfs(run))
 
 
-def rootfs_is_made(run: Run) -> str | None:
-    return rootfs_is_there(run) if run.made.get("rootfs") else None
+def is_taken_in(run: Run) -> str | None:
+    """The same file may have been uploaded before."""
+    kept = imports.find_imported(run.params["sha256"])
+    if kept is None or not image_services.rootfs_path(kept).exists():
+        return None
+    if run.operation.started_at:
+        run.keep(rootfs=kept.ref)
+    return f"{kept} is there"
+
+
+def import_failed(operation: Operation, error: NexusError) -> None:
+    """The upload is of no use any more."""
+    discard(operation.params["upload"])
 
 
 def _rootfs(run: Run) -> Rootfs | None:

@@ -11,6 +11,7 @@ from drives import services as drive_services
 from drives.models import Drive
 from images import services as image_services
 from images.models import Image
+from images.uploads import Upload
 from nexus_site.core.errors import Conflict
 from nexus_site.core.ids import check_name, free_name
 from nexus_site.core.models import Operation
@@ -51,11 +52,26 @@ def from_image(target: Literal["drive", "vm"], image: Image, **wishes: Any) -> O
 
 
 @transaction.atomic
-def import_image(upload: str, *, name: str = "", format: str = "") -> Operation:
-    """An image from an uploaded file, by way of a root file system and a template of its own."""
+def import_image(
+    upload: Upload, *, name: str = "", format: str = "", checked: bool = False
+) -> Operation:
+    """An image from an uploaded file, by way of a root file system and a template of its own.
+
+    ``checked``: its sender said its checksum, and it held.
+    """
     name = _name_for("image", name) or free_name(_image_taken)
-    params = {"upload": upload, "distro": name, "version": "imported", "provider": "upload"}
-    return _open("image", "upload", "a file", params | {"format": format}, {"name": name})
+    params = {
+        "upload": upload.ref,
+        "filename": upload.filename,
+        "sha256": upload.sha256,
+        "checked": checked,
+        "distro": name,
+        "version": upload.sha256[:12],
+        "provider": "upload",
+        "format": format,
+    }
+    shown = upload.filename or "a file"
+    return _open("image", "upload", shown[:60], params, {"name": name})
 
 
 def _open(

@@ -9,10 +9,11 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
 from builds.models import Template
+from images import uploads
 from images.models import Image
 from nexus_site.core.http import STARTED, carry_out
 from nexus_site.core.ids import resolve
-from nexus_site.core.schemas import ChangeQuery
+from nexus_site.core.schemas import BINARY_BODY, ChangeQuery
 from vms import shortcuts
 from vms.shortcuts_schemas import (
     DriveFromImage,
@@ -20,6 +21,7 @@ from vms.shortcuts_schemas import (
     DriveFromTemplate,
     ImageFromRootfs,
     ImageFromTemplate,
+    ImportImageQuery,
     VMFromImage,
     VMFromRootfs,
     VMFromTemplate,
@@ -44,6 +46,23 @@ def create_image_from_template(
     wishes = data.model_dump()
     template = _template(wishes)
     return carry_out(request, query, lambda: shortcuts.from_template("image", template, **wishes))
+
+
+@router.post("/images/import", response=STARTED, openapi_extra=BINARY_BODY)
+def import_image(request: HttpRequest, query: Query[ImportImageQuery]) -> HttpResponse:
+    """An image from the file in the request's body: a disk, an archive, a container image."""
+    upload = uploads.receive(request, sha256=query.sha256, filename=query.filename)
+    try:
+        return carry_out(
+            request,
+            query,
+            lambda: shortcuts.import_image(
+                upload, name=query.name, format=query.format, checked=bool(query.sha256)
+            ),
+            content=upload.sha256,
+        )
+    finally:  # refused, a dry run, or the second time that the same was sent
+        uploads.discard_unless_named(upload.ref)
 
 
 @router.post("/drives/from-rootfs", response=STARTED)

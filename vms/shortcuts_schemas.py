@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ninja import Field
 
-from nexus_site.core.schemas import Input
+from nexus_site.core.schemas import ChangeQuery, Input
 from vms.schemas import MemSizeMib, Name, VcpuCount
 
 
@@ -71,3 +71,12 @@ class VMFromTemplate(_FromTemplate, _VM):
 
 class VMFromImage(_FromImage, _VM):
     pass
+
+
+class ImportImageQuery(ChangeQuery):
+    """What is uploaded, and how to carry it out."""
+
+    name: str = Field("", max_length=63, description="Left out, a name is generated.")
+    format: str = Field("", max_length=20, description="Left out, it is found by looking.")
+    sha256: str = Field("", pattern="^([0-9a-fA-F]{64})?$", description="Refused if it differs.")
+    filename: str = Field("", max_length=200, description="Where it comes from, for people.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from nexus_site.core.operations import register
 from vms import chain, lifecycle
 
-for source in chain.SOURCES:
+register("image.from-upload", chain.plan, chain.import_failed)
+for source in ("rootfs", "template", "image"):
     register(f"image.from-{source}", chain.plan)
     register(f"drive.from-{source}", chain.plan)
     register(f"vm.from-{source}", chain.plan, lifecycle.start_failed)

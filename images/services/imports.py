@@ -22,7 +22,13 @@ from nexus_site.core.steps import Plan, Run, Step
 
 @transaction.atomic
 def import_rootfs(
-    upload: Upload, *, distro: str, version: str, format: str = "", checked: bool = False
+    upload: Upload,
+    *,
+    distro: str,
+    version: str,
+    format: str = "",
+    checked: bool = False,
+    parent: Operation | None = None,
 ) -> Operation:
     """Keep an uploaded file as the root file system of a distribution's version.
 
@@ -59,7 +65,14 @@ def import_rootfs(
             "format": format,
             "checked": checked,
         },
+        parent=parent,
     )
+
+
+def find_imported(sha256: str) -> Rootfs | None:
+    """A root file system that was uploaded before, byte by byte this one."""
+    kept = Rootfs.objects.filter(sha256=sha256, provider=UPLOAD, arch=host_arch())
+    return kept.order_by("created_at").first()
 
 
 # What workers run

@@ -41,6 +41,15 @@ def listed(choices: type[TextChoices]) -> WithJsonSchema:
 OperationState = Annotated[Operation.State, listed(Operation.State)]
 
 
+#: For the OpenAPI document: the body is a file, as it is.
+BINARY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
 class Input(Schema):
     """A request body; a field that it does not know is an error, not silence."""
 
