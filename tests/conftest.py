@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.apps import AppConfig
-from django.apps.registry import Apps
+from django.apps import AppConfig, apps
 from django.conf import settings
 from django.db.models.signals import post_migrate
 
@@ -64,7 +63,7 @@ def _default_providers() -> None:
     """The rows that a migration made are there again after a test emptied the tables."""
     seed = importlib.import_module("images.migrations.0003_default_providers").seed
 
-    def again(sender: AppConfig, apps: Apps, **_: object) -> None:
+    def again(sender: AppConfig, **_: object) -> None:
         if sender.name == "images" and not Provider.objects.exists():
             seed(apps, None)
 

@@ -18,7 +18,6 @@ from nexus_site.core.terminal import plain_text
 from vms import queries, services
 from vms.forms import RenameForm, ResizeForm
 from vms.models import VM, Boot, Transition
-from vms.services import FROM_ROOTFS
 from vms.states import WITH_VMM, State
 
 COLUMNS = {
@@ -93,7 +92,7 @@ def console_text(request: Request, ref: str) -> HttpResponse:
 
 def _setting_up(listing: Listing[VM]) -> QuerySet[Operation]:
     """The operations that are making a VM which has no row yet, as far as the filter shows them."""
-    making = open_operations().filter(kind=FROM_ROOTFS, subject_id=None)
+    making = open_operations().filter(kind__startswith="vm.from-", subject_id=None)
     if listing.state:
         return making.none()
     return making.filter(subject_name__icontains=listing.q)

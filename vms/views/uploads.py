@@ -38,6 +38,6 @@ def import_image(request: Request) -> HttpResponse:
 def _import(data: dict[str, Any]) -> Operation:
     upload = uploads.receive(data["file"], sha256=data["sha256"], filename=data["file"].name)
     try:
-        return shortcuts.import_image(upload.ref, name=data["name"])
+        return shortcuts.import_image(upload, name=data["name"], checked=bool(data["sha256"]))
     finally:
         uploads.discard_unless_named(upload.ref)
