@@ -26,7 +26,7 @@ from images.entries import normal_path
 from nexus_site.core.errors import Invalid, NexusError
 
 MAX_OVERLAYS = 256
-MAX_OVERLAY_TEXT = 1 << 20  # characters of all files together
+MAX_TEXT = 1 << 20  # bytes of all files, commands and values together
 MAX_LIST = 256
 MIN_SIZE_MIB, MAX_SIZE_MIB = 64, 16 << 20
 
@@ -117,9 +117,9 @@ class Overlay(RecipePart):
     """One file that is put into the image: ``content`` as text, or ``content_base64``."""
 
     path: Annotated[str, StringConstraints(max_length=4096), AfterValidator(_target)]
-    content: str = Field("", max_length=MAX_OVERLAY_TEXT)
+    content: str = Field("", max_length=MAX_TEXT)
     content_base64: Annotated[str, AfterValidator(_compact)] = Field(
-        "", max_length=MAX_OVERLAY_TEXT
+        "", max_length=MAX_TEXT * 3 // 2
     )
     mode: Annotated[str, AfterValidator(_mode)] = Field("0644", description="Octal digits.")
     owner: Annotated[str, AfterValidator(_owner)] = Field("0:0", description="UID:GID")
@@ -178,9 +178,14 @@ class Recipe(RecipePart):
             inside = next((other for other in paths if other.startswith(f"{path}/")), None)
             if inside:
                 raise ValueError(f"{path} is a file, so {inside} cannot be in it")
-        text = sum(len(overlay.content) + len(overlay.content_base64) for overlay in self.overlays)
-        if text > MAX_OVERLAY_TEXT:
-            raise ValueError(f"the overlays have more than {MAX_OVERLAY_TEXT} characters together")
+        return self
+
+    @model_validator(mode="after")
+    def _text_is_bounded(self) -> Self:
+        files = sum(len(overlay.data()) for overlay in self.overlays)
+        rest = sum(len(text.encode()) for text in (*self.commands, *self.env.values()))
+        if files + rest > MAX_TEXT:
+            raise ValueError(f"files, commands and values have more than {MAX_TEXT} bytes")
         return self
 
     @property

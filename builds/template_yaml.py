@@ -21,6 +21,9 @@ def _name(text: str) -> str:
         raise ValueError(error.text) from error
 
 
+#: Characters from which on a file that would grow by being indented or escaped goes as base64.
+LONG = 1 << 16
+
 Word = Annotated[str, StringConstraints(max_length=40)]
 
 
@@ -125,7 +128,9 @@ def _rootfs(rootfs: Rootfs) -> dict[str, str]:
 
 def _overlay(overlay: Overlay) -> dict[str, str]:
     content = {"content": overlay.content}
-    if overlay.content_base64:
+    dense = overlay.content.count("\n") * 16 > len(overlay.content)
+    unwieldy = len(overlay.content) > LONG and (dense or not yaml_text.reads_well(overlay.content))
+    if overlay.content_base64 or unwieldy:
         content = {"content_base64": overlay.as_base64()}
     return {"path": overlay.path, "mode": overlay.mode, "owner": overlay.owner} | content
 

@@ -7,11 +7,12 @@ number of values, so that reading one costs little whatever it says.
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import yaml
-from yaml.emitter import ScalarAnalysis
 
 from nexus_site.core.errors import Invalid
 
@@ -19,7 +20,10 @@ MAX_BYTES = 2 << 20
 MAX_VALUES = 10_000
 MAX_DEPTH = 8
 
-_OTHER_BREAKS = "\r\x85\u2028\u2029"
+#: What YAML takes as it is, without its line breaks other than ``\n``.
+_PRINTABLE = re.compile(
+    "[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*"
+)
 
 Location = tuple[int | str, ...]
 #: The parser of libyaml where PyYAML has it: ten times faster, the same events.
@@ -121,7 +125,7 @@ def _line(event: Any) -> int:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style, lists indented, text of several lines as it is."""
+    """Block style with lists indented."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
         return super().increase_indent(flow, False)
@@ -129,45 +133,60 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
-    def analyze_scalar(self, scalar: str) -> ScalarAnalysis:
-        """How it may be written: YAML's other line breaks only escaped, tabs as they are."""
-        if any(mark in scalar for mark in _OTHER_BREAKS):
-            return _analysis(scalar, allow_block=False)
-        lines = scalar.lstrip("\n")
-        if "\t" not in scalar or "\n" not in lines or lines[0] in " \t":
-            return super().analyze_scalar(scalar)
-        found = super().analyze_scalar(scalar.replace("\t", "x"))
-        return _analysis(scalar, allow_block=found.allow_block)
-
-
-def _analysis(scalar: str, *, allow_block: bool) -> ScalarAnalysis:
-    return ScalarAnalysis(
-        scalar=scalar,
-        empty=False,
-        multiline=True,
-        allow_flow_plain=False,
-        allow_block_plain=False,
-        allow_single_quoted=False,
-        allow_double_quoted=True,
-        allow_block=allow_block,
-    )
-
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+    escaped = "\n" in text or not _PRINTABLE.fullmatch(text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if escaped else None)
 
 
 _Dumper.add_representer(str, _text)
 
 
 def write(document: dict[str, Any]) -> str:
-    """``document`` as YAML in the order of its keys."""
-    return yaml.dump(
-        document,
+    """``document`` as YAML in the order of its keys.
+
+    Text of several lines is put in as it is, by us: PyYAML looks at each character of it several
+    times and would escape all of it for a tab.
+    """
+    blocks: list[str] = []
+    mark = f"block-{secrets.token_hex(8)}-"
+    text = yaml.dump(
+        _set_aside(document, mark, blocks),
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=False,
         width=1 << 20,
     )
+    place = re.compile(rf"^(?P<indent> *)(?P<before>.*){mark}(?P<number>\d+)$", re.MULTILINE)
+    return place.sub(lambda found: _block(found, blocks), text)
+
+
+def reads_well(text: str) -> bool:
+    """Whether ``text`` has several lines and can stand in a document as it is."""
+    first = text.lstrip("\n")
+    return "\n" in first and first[0] not in " \t" and bool(_PRINTABLE.fullmatch(text))
+
+
+def _set_aside(value: Any, mark: str, blocks: list[str]) -> Any:
+    """``value`` with marks in place of text that reads well."""
+    if isinstance(value, dict):
+        return {name: _set_aside(item, mark, blocks) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_set_aside(item, mark, blocks) for item in value]
+    if isinstance(value, str) and reads_well(value):
+        blocks.append(value)
+        return f"{mark}{len(blocks) - 1}"
+    return value
+
+
+def _block(found: re.Match[str], blocks: list[str]) -> str:
+    """A text under its key or dash, each line two deeper than that."""
+    text = blocks[int(found["number"])]
+    is_first_key = found["before"].startswith("- ") and found["before"] != "- "
+    depth = len(found["indent"]) + (4 if is_first_key else 2)
+    keep = "" if text.endswith("\n") else "-"
+    keep = "+" if text.endswith("\n\n") else keep
+    lines = text.removesuffix("\n").split("\n")
+    shown = "\n".join(f"{' ' * depth}{line}" if line else "" for line in lines)
+    return f"{found['indent']}{found['before']}|{keep}\n{shown}"

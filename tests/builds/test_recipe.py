@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from builds.recipe import MAX_OVERLAY_TEXT, Recipe, parse
+from builds.recipe import MAX_TEXT, Recipe, parse
 from nexus_site.core.errors import Invalid
 
 
@@ -82,7 +82,7 @@ def test_only_packages_and_commands_need_a_machine() -> None:
         (overlay(owner="0:4294967296"), "overlays[1].owner", "numbers"),
         (overlay(content_base64="not base64!"), "overlays[1]", "cannot be read"),
         (overlay(content="a", content_base64="YQ=="), "overlays[1]", "not both"),
-        (overlay(content="x" * (MAX_OVERLAY_TEXT + 1)), "overlays[1].content", "1048576"),
+        (overlay(content="x" * (MAX_TEXT + 1)), "overlays[1].content", "1048576"),
         ({"overlays": [{"content": "x"}]}, "overlays[1].path", "missing"),
         ([], "", "names with values"),
     ],
@@ -114,10 +114,15 @@ def test_overlays_that_exclude_each_other_are_refused(paths: list[str], word: st
         parse({"overlays": [{"path": path} for path in paths]})
 
 
-def test_overlays_have_a_bound_together() -> None:
-    half = "x" * (MAX_OVERLAY_TEXT // 2 + 1)
-    with pytest.raises(Invalid, match="together"):
-        parse({"overlays": [{"path": f"/{name}", "content": half} for name in "ab"]})
+def test_text_is_bounded_wherever_it_stands() -> None:
+    half = "x" * (MAX_TEXT // 2 + 1)
+    for more in (
+        {"overlays": [{"path": f"/{name}", "content": half} for name in "ab"]},
+        overlay(content=half) | {"commands": ["x" * 16000] * 33},
+        overlay(content=half) | {"env": {f"A{n}": "x" * 8000 for n in range(66)}},
+    ):
+        with pytest.raises(Invalid, match="more than 1048576 bytes"):
+            parse(more)
 
 
 def test_a_recipe_cannot_be_changed() -> None:

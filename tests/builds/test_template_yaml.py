@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from builds import yaml_text
 from builds.models import Template, TemplateVersion
-from builds.recipe import parse
+from builds.recipe import MAX_TEXT, parse
 from builds.template_yaml import dump, load
 from images.models import Rootfs
 from nexus_site.core.errors import Invalid
@@ -141,6 +141,17 @@ def test_bytes_go_out_as_base64_and_come_in_again() -> None:
     text = dump(*version_of(recipe.document()))
     assert max(len(line) for line in text.splitlines()) < 100
     assert load(text).recipe == recipe
+
+
+@pytest.mark.parametrize(
+    "unit", ["a\n", "\n", " ", "\u2028", "a line of some length\n", "x", "\tx\n"]
+)
+def test_the_largest_file_goes_out_and_comes_in_again(unit: str) -> None:
+    content = unit * (MAX_TEXT // len(unit.encode()))
+    recipe = parse({"overlays": [{"path": "/a", "content": content}]})
+    text = dump(*version_of(recipe.document()))
+    assert len(text.encode()) < yaml_text.MAX_BYTES
+    assert load(text).recipe.document() == recipe.document()
 
 
 @pytest.mark.parametrize(
