@@ -13,6 +13,7 @@ from images import services, uploads
 from images.forms import ImportRootfsForm
 from images.models import Rootfs
 from images.providers.base import RootfsOffer
+from images.services.providers import UPLOAD
 from nexus_site.core.errors import NexusError
 from nexus_site.core.htmx import Request, go_to, page, render_page, toast
 from nexus_site.core.ids import resolve
@@ -43,7 +44,7 @@ class Distribution:
 @page()
 def rootfs_list(request: Request) -> HttpResponse:
     """Distributions: those kept here first, then those that can be fetched."""
-    rows = list(Rootfs.objects.annotate(image_count=Count("images")))
+    rows = list(_kept())
     kept = {(row.distro, row.version, row.arch, row.provider) for row in rows}
     offers = services.list_rootfs_offers()
     lines = [Distribution(row, row) for row in rows] + [
@@ -77,6 +78,7 @@ def rootfs_detail(request: Request, ref: str) -> HttpResponse:
         "images": rootfs.images.order_by("name"),
         "versions": list(newest.values()),
         "file_there": services.rootfs_path(rootfs).exists(),
+        "uploaded": rootfs.provider == UPLOAD,
     }
     fragments = ("images/_rootfs_detail.html",)
     return render_page(request, "images/rootfs_detail.html", context, fragments=fragments)
@@ -138,4 +140,5 @@ def _import(form: ImportRootfsForm) -> Operation:
 
 
 def _kept() -> QuerySet[Rootfs]:
-    return Rootfs.objects.annotate(image_count=Count("images"))
+    rows = Rootfs.objects.annotate(image_count=Count("images"))
+    return rows.order_by("distro", "-version", "provider")

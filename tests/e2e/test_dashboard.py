@@ -115,6 +115,8 @@ def test_a_sign_in_link_works_once_and_pages_ask_for_it(page: Page, server: Serv
 PAGES = [
     "/", "/vms/", "/vms/new/", "/drives/", "/operations/", "/events/", "/images/",
     "/templates/", "/builds/", "/distributions/", "/kernels/", "/account/",
+    "/vms/new/?from=template", "/drives/new/", "/images/new/", "/images/import/",
+    "/distributions/import/", "/providers/", "/providers/new/", "/providers/debian/",
 ]  # fmt: skip
 
 
