@@ -71,9 +71,8 @@ _CUSTOMIZE = (
     f'chroot "$1" systemctl mask {" ".join(_MASKED)}',
     # apt's, whether or not apt here could go without root.
     'chroot "$1" chown _apt var/cache/apt/archives/partial var/lib/apt/lists/partial',
-    # Of this machine, or to be new in every VM; an empty machine-id is filled at the first boot.
-    'cd "$1/etc" && rm -f hostname && : > resolv.conf && : > machine-id && '
-    "chmod 644 resolv.conf && chmod 444 machine-id",
+    # This machine's; mmdebstrap itself empties machine-id, which is filled at the first boot.
+    'cd "$1/etc" && rm -f hostname && : > resolv.conf && chmod 644 resolv.conf',
 )
 _OPTIONS = (
     "--mode=unshare",  # for root as well: its mounts vanish with the process
