@@ -114,7 +114,7 @@ def unpack(run: Run) -> str:
     remove_workspace(build)
     rootfs = build.template_version.rootfs
     tree = Tree.create(tree_dir(build))
-    read_rootfs(
+    content = read_rootfs(
         image_services.rootfs_path(rootfs),
         rootfs.format,
         tree,
@@ -122,7 +122,8 @@ def unpack(run: Run) -> str:
         watch=lambda count: run.progress(note=f"{count} entries"),
         leave_out=LEFT_OUT,
     )
-    tree.save()
+    image_services.keep_config(rootfs, content.config)
+    run.keep(config=content.config)
     log.write(build, f"unpacked {len(tree)} entries")
     return f"{len(tree)} entries"
 
@@ -188,7 +189,7 @@ def write_metadata(run: Run) -> str:
     inputs = inputs_of(build)
     tree = load_tree(build)
     clean(tree)
-    add_environment(tree, build.template_version.rootfs.config, recipe_of(build))
+    add_environment(tree, run.made["config"], recipe_of(build))
     newest = settle_times(tree, run.made.get("started", int(time.time())))
     built_at = datetime.fromtimestamp(newest, UTC).isoformat()
     facts = {

@@ -207,6 +207,8 @@ class Daemon:
             "PYTHONUNBUFFERED": "1",
         }
         environment.setdefault("DJANGO_SETTINGS_MODULE", "nexus_site.settings")
+        # Uploads are spooled before anybody sees them: not into a /tmp that may be memory.
+        environment.setdefault("TMPDIR", str(data_dir / "run" / "tmp"))
         self._children = [Child(program, environment) for program in programs]
 
     def run(self) -> None:
@@ -214,7 +216,8 @@ class Daemon:
 
         Raises Conflict when another nexusd has the data directory, or somebody the port.
         """
-        (self._data_dir / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in ("run", "run/tmp"):
+            (self._data_dir / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
         with _only_one(self._data_dir):
             check_port_free(self._host, self._port)
             # Blocked, they stay pending until sigtimedwait() asks for them: none is missed.

@@ -32,6 +32,7 @@ from images.services.rootfs import (
     download_rootfs,
     ensure_rootfs,
     installed_rootfs,
+    keep_config,
     rootfs_path,
     verify_rootfs,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "image_path",
     "import_rootfs",
     "installed_rootfs",
+    "keep_config",
     "kernel_dir",
     "list_rootfs_offers",
     "offers_of",

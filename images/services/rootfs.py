@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from django.db import transaction
 from django.db.models import ProtectedError
@@ -116,6 +118,13 @@ def delete_rootfs(rootfs: Rootfs) -> None:
 def rootfs_path(rootfs: Rootfs) -> Path:
     """The archive as its publisher ships it."""
     return assets_dir() / rootfs.filename
+
+
+def keep_config(rootfs: Rootfs, config: Mapping[str, Any]) -> None:
+    """What a container image says about itself, known once it has been unpacked."""
+    if config and rootfs.config != config:
+        rootfs.config = dict(config)
+        rootfs.save(update_fields=["config"])
 
 
 def keeping_place(offer: RootfsOffer) -> Path:
