@@ -268,9 +268,9 @@ def hypervisor(name: str) -> str:
 
 
 @register.filter
-def console_text(text: str) -> str:
-    """What a program wrote, as plain text."""
-    return plain_text(text)
+def evidence(text: str) -> str:
+    """What a program wrote, as plain text in which nothing hides."""
+    return visible(plain_text(text), keep="\n\t")
 
 
 @register.filter

@@ -269,6 +269,13 @@ def test_hostile_names_are_shown_as_codes_and_can_be_opened(client: Client, imag
     response.close()
 
 
+def test_a_name_that_is_not_there_is_shown_as_codes_too(client: Client, image: Image) -> None:
+    response = client.get("/images/strange/files/?path=/caf%E9%1b%5b2J%E2%80%AE")
+    assert response.status_code == 404
+    assert "The image has no /caf\\xe9\\x1b[2J\\u202e." in response.content.decode()
+    assert client.get("/images/strange/files/download/?path=/etc").status_code == 422
+
+
 def test_an_image_whose_file_is_gone_says_so(client: Client) -> None:
     make_image(name="lost")
     response = client.get("/images/lost/files/")
