@@ -12,7 +12,17 @@ BODIES = {
     "update_vm": {"name": "other"},
     "create_vm": {"image": "nope"},
     "create_drive": {"image": "nope"},
-    "create_vm_from_rootfs": {"distro": "nope", "version": "1"},
+    "update_image": {"name": "other"},
+    **{
+        f"create_{target}_from_{source}": body
+        for target in ("image", "drive", "vm")
+        for source, body in {
+            "rootfs": {"distro": "nope", "version": "1"},
+            "template": {"template": "nope"},
+            "image": {"image": "nope"},
+        }.items()
+        if target != source
+    },
     "create_template": {"rootfs": "aaaaaaaaaaaaq"},
     "update_template": {"description": "x"},
     "revert_template": {"version": 1},

@@ -79,6 +79,8 @@ def key(row: dict):
 def test_every_list_is_here():
     lists = {r.path.replace("{ref}", "hello") for r in ROUTES if r.name.startswith("list_")}
     assert lists - set(ROWS) == {
+        "/images/hello/files",
+        "/images/hello/packages",
         "/rootfs/available",
         "/provider-types",
         "/events",

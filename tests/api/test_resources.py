@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builds import pipeline
+from builds.log import log_path
 from builds.models import Build, Template
 from drives.models import Drive
 from images.models import Image
@@ -318,7 +318,7 @@ def test_builds_are_triggered_with_and_without_a_body(world, operator, monkeypat
 
 
 def test_the_log_of_a_build(world, reader):
-    path = pipeline.log_path(world.build)
+    path = log_path(world.build)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("one\ntwo\n")
     page = reader.send("GET", f"/builds/{world.build.ref}/log?offset=4").json()

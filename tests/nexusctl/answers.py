@@ -130,8 +130,27 @@ IMAGE: Row = {
     "size_bytes": 8 * GIB,
     "used_bytes": 120 * 1024**2,
     "digest": "ab" * 32,
+    "init": "openrc",
     "agent_version": "0.1.0",
     "created_at": "2026-07-29T11:00:00Z",
+}
+IMAGE_DETAIL: Row = IMAGE | {
+    "inputs": {"recipe": {}, "size_mib": 8192},
+    "package_count": 2,
+    "drives": [{"id": "aaaaaaaaaaaba", "name": "hello"}],
+    "vms": [VM_REF],
+}
+PACKAGE: Row = {"name": "musl", "version": "1.2.5-r10"}
+ENTRY: Row = {
+    "name": "motd",
+    "path": "/etc/motd",
+    "kind": "file",
+    "mode": "0644",
+    "uid": 0,
+    "gid": 0,
+    "size": 2048,
+    "mtime": 0,
+    "target": "",
 }
 TEMPLATE: Row = {
     "id": "aaaaaaaaaaafa",
@@ -206,6 +225,32 @@ ROOTFS: Row = {
     "verification": "installed with Nexus",
     "verified_at": "2026-07-29T11:00:00Z",
     "created_at": "2026-07-29T11:00:00Z",
+}
+PROVIDER: Row = {
+    "id": "aaaaaaaaaaaja",
+    "name": "mirror",
+    "type": "alpine",
+    "config": {"base_url": "http://mirror.example/alpine", "keyring": ""},
+    "enabled": True,
+    "position": 100,
+    "offer_count": 3,
+    "problem": "",
+    "refreshed_at": "2026-07-29T11:00:00Z",
+    "created_at": "2026-07-29T11:00:00Z",
+}
+PROVIDER_FIELD: Row = {
+    "name": "base_url",
+    "label": "Base URL",
+    "help": "Where the releases are.",
+    "required": True,
+    "default": "",
+    "multiline": False,
+}
+PROVIDER_TYPE: Row = {
+    "name": "alpine",
+    "label": "Alpine",
+    "help": "A mirror.",
+    "fields": [PROVIDER_FIELD],
 }
 KERNEL: Row = {
     **KERNEL_REF,

@@ -7,7 +7,9 @@ import pytest
 from builds.recipe import Overlay, Recipe
 from builds.schemas import BuildOut, TemplateDetail, TemplateOut, TemplateVersionDetail
 from drives.schemas import DriveOut
-from images.schemas import ImageOut, KernelOut, RootfsOfferOut, RootfsOut
+from images.contents_api import EntryOut, PackageOut
+from images.providers_api import FieldOut, ProviderOut, ProviderTypeOut
+from images.schemas import ImageDetail, ImageOut, KernelOut, RootfsOfferOut, RootfsOut
 from nexus_site.api import StatusOut
 from nexus_site.core.schemas import EventOut, OperationOut, Plan, Problem
 from tests.nexusctl import answers as a
@@ -23,6 +25,12 @@ from vms.schemas import TransitionOut, VMDetail, VMOut
         *((TransitionOut, row) for row in a.HISTORY),
         (DriveOut, a.DRIVE),
         (ImageOut, a.IMAGE),
+        (ImageDetail, a.IMAGE_DETAIL),
+        (PackageOut, a.PACKAGE),
+        (EntryOut, a.ENTRY),
+        (ProviderOut, a.PROVIDER),
+        (ProviderTypeOut, a.PROVIDER_TYPE),
+        (FieldOut, a.PROVIDER_FIELD),
         (TemplateOut, a.TEMPLATE),
         (TemplateDetail, a.TEMPLATE_DETAIL),
         (TemplateVersionDetail, a.TEMPLATE_VERSION),

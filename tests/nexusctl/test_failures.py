@@ -60,7 +60,7 @@ def test_somebody_else_on_the_port(server, nexusctl):
     ("arguments", "said"),
     [
         (["vm", "lst"], "No such command 'lst'. Did you mean 'list'?"),
-        (["drvie", "list"], "Did you mean 'drive'?"),
+        (["drvie", "list"], "Did you mean one of: 'drive', 'provider'?"),
         (["vm", "start"], "Missing argument 'VM'."),
         (["vm", "list", "--jsn"], "No such option '--jsn'. Did you mean '--json'?"),
         (["vm", "list", "--server", "ftp://x"], "is not the address of a server"),

@@ -154,8 +154,24 @@ def test_image_list_and_inspect(server, nexusctl):
         NAME         ID             OS                  ARCH    SIZE     ON DISK    AGENT  AGE
         alpine-3-23  aaaaaaaaaayds  Alpine Linux v3.23  x86_64  8.0 GiB  120.0 MiB  0.1.0  1 h 0 min
     """)
-    server.on("GET", "/images/alpine-3-23", a.IMAGE)
-    assert "rootfs   alpine 3.23 (aaaaaaaaaaabe)" in nexusctl("image", "inspect", "alpine-3-23").out
+    server.on("GET", "/images/alpine-3-23", a.IMAGE_DETAIL)
+    assert nexusctl("image", "inspect", "alpine-3-23").out == text(f"""
+        name      alpine-3-23
+        id        aaaaaaaaaayds
+        os        Alpine Linux v3.23
+        arch      x86_64
+        rootfs    alpine 3.23 (aaaaaaaaaaabe)
+        build     aaaaaaaaaaaea
+        size      8.0 GiB
+        on disk   120.0 MiB
+        digest    {"ab" * 32}
+        init      openrc
+        packages  2
+        drives    hello
+        vms       hello
+        agent     0.1.0
+        created   2026-07-29T11:00:00.0Z
+    """)
 
 
 def test_template_list_and_inspect(server, nexusctl):
@@ -224,8 +240,8 @@ def test_rootfs_list_and_installed(server, nexusctl):
     """)
     server.on("GET", "/rootfs", a.page(a.ROOTFS))
     assert nexusctl("rootfs", "installed").out == text("""
-        DISTRO  VERSION  ID             ARCH    PROVIDER  SIZE      AGE
-        alpine  3.23     aaaaaaaaaaabe  x86_64  embedded  45.0 MiB  1 h 0 min
+        DISTRO  VERSION  ID             ARCH    PROVIDER  SIZE      VERIFIED BY           AGE
+        alpine  3.23     aaaaaaaaaaabe  x86_64  embedded  45.0 MiB  installed with Nexus  1 h 0 min
     """)
 
 

@@ -199,10 +199,45 @@ BODIES = {
         {
             "distro": "alpine",
             "version": "3.23",
+            "provider": "",
             "name": "hello",
             "vcpu_count": 2,
             "mem_size_mib": 512,
         },
+    ),
+    ("vm", "from-template", "t", "--memory", "256"): (
+        "/vms/from-template",
+        {"template": "t", "name": "", "vcpu_count": 1, "mem_size_mib": 256},
+    ),
+    ("vm", "from-image", "i"): (
+        "/vms/from-image",
+        {"image": "i", "name": "", "vcpu_count": 1, "mem_size_mib": 512},
+    ),
+    ("drive", "from-rootfs", "debian", "bookworm", "--size", "9000", "--provider", "p"): (
+        "/drives/from-rootfs",
+        {
+            "distro": "debian",
+            "version": "bookworm",
+            "provider": "p",
+            "name": "",
+            "size_mib": 9000,
+        },
+    ),
+    ("drive", "from-template", "t"): (
+        "/drives/from-template",
+        {"template": "t", "name": "", "size_mib": None},
+    ),
+    ("drive", "from-image", "i", "--name", "d"): (
+        "/drives/from-image",
+        {"image": "i", "name": "d", "size_mib": None},
+    ),
+    ("image", "from-rootfs", "alpine", "3.23"): (
+        "/images/from-rootfs",
+        {"distro": "alpine", "version": "3.23", "provider": "", "name": ""},
+    ),
+    ("image", "from-template", "t", "--name", "i"): (
+        "/images/from-template",
+        {"template": "t", "name": "i"},
     ),
     ("vm", "stop", "hello", "--force"): ("/vms/hello/stop", {"force": True}),
     ("vm", "restart", "hello"): ("/vms/hello/restart", None),
@@ -210,7 +245,12 @@ BODIES = {
         "/drives",
         {"image": "i", "name": "", "size_mib": 9000},
     ),
-    ("rootfs", "download", "alpine", "3.23"): ("/rootfs", {"distro": "alpine", "version": "3.23"}),
+    ("rootfs", "download", "alpine", "3.23"): (
+        "/rootfs",
+        {"distro": "alpine", "version": "3.23", "provider": ""},
+    ),
+    ("rootfs", "verify", "r"): ("/rootfs/r/verify", None),
+    ("provider", "refresh", "mirror"): ("/providers/mirror/refresh", None),
 }
 
 
