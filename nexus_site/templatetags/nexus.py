@@ -155,7 +155,8 @@ def field(bound: BoundField, prefix: str = "", suffix: str = "") -> dict[str, An
     classes = {"select": "form-select", "checkbox": "form-check-input"}
     widget = bound.field.widget
     kind = getattr(widget, "input_type", "textarea")
-    css = classes.get(kind, "form-control") + (" is-invalid" if bound.errors else "")
+    own = f" {widget.attrs['class']}" if "class" in widget.attrs else ""
+    css = classes.get(kind, "form-control") + own + (" is-invalid" if bound.errors else "")
     described = [f"{bound.auto_id}-help"] if bound.help_text else []
     described += [f"{bound.auto_id}-error"] if bound.errors else []
     attributes: dict[str, str | bool] = {"class": css}
