@@ -25,6 +25,9 @@ class RootfsOut(Schema):
     source: str = Field(description="URL, or how it was made.")
     verification: str = Field(description="What vouches for it: sha256, OpenPGP and key…")
     verified_at: datetime | None = Field(description="When its checksum held last.")
+    config: dict[str, Any] = Field(
+        description="Of a container image: env, entrypoint, cmd, working_dir, user."
+    )
     created_at: datetime
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.db import transaction
+
 from builds.models import Template
 from builds.services.templates import create_template
 from images.models import Rootfs
@@ -17,8 +19,11 @@ def plain_template(rootfs: Rootfs) -> Template | None:
     return None
 
 
+@transaction.atomic
 def write_plain_template(rootfs: Rootfs) -> Template:
-    """A new one, named after the distribution: ``alpine-3-23``."""
+    """A new one, named after the distribution: ``alpine-3-23``; or the one that came first."""
+    if (template := plain_template(rootfs)) is not None:
+        return template
     base = f"{rootfs.distro}-{rootfs.version}".lower().replace(".", "-")[:50]
     name = free_name(lambda taken: Template.objects.filter(name=taken).exists(), base)
     return create_template(name=name, rootfs=rootfs)

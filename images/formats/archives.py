@@ -29,8 +29,8 @@ _MAGIC_AT = _SUPERBLOCK + 0x38
 
 #: All that an archive of container images has at its top.
 _CONTAINER_NAME = re.compile(
-    r"(?:blobs(?:/.*)?|oci-layout|(?:index|manifest|version|VERSION)(?:\.json)?|repositories|"
-    r"[0-9a-f]{64}(?:\.json|\.tar|/.*)?)\Z",
+    r"(?:blobs(?:/.*)?|oci-layout|(?:index|manifest|config|version|VERSION)(?:\.json)?|"
+    r"repositories|(?:sha256:)?[0-9a-f]{64}(?:\.json|\.tar(?:\.gz)?|/.*)?)\Z",
     re.DOTALL,
 )
 
