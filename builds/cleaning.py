@@ -56,6 +56,8 @@ _REMOVED = (
     "var/log/faillog",
     "var/log/lastlog",
 )
+#: What the guest mounts on; container images often come without.
+_MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "run": 0o755, "sys": 0o555, "tmp": 0o1777}
 _MACHINE_ID = "etc/machine-id"
 
 
@@ -66,6 +68,9 @@ def clean(tree: Tree) -> None:
     for directory in _EMPTIED:
         for path in _children(tree, directory):
             tree.remove(path)
+    for directory, mode in _MOUNT_POINTS.items():
+        if directory not in tree:
+            tree.add_directory(directory, mode=mode)
     if find_init(set(tree.paths())) == "systemd":
         # Empty means "make one": without the file systemd takes every boot for the first one.
         tree.add_file(_MACHINE_ID, b"", mode=0o444)

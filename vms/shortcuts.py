@@ -32,9 +32,11 @@ def from_rootfs(
     ``wishes``: ``name``; for a drive ``size_mib``; for a VM ``vcpu_count`` and ``mem_size_mib``.
     Raises ``NotFound`` (no such distribution), ``Conflict`` (name taken), ``Invalid``.
     """
-    offer = image_services.find_rootfs(distro, version, provider)
-    params = {"distro": offer.distro, "version": offer.version, "provider": provider}
-    return _open(target, "rootfs", f"{offer.distro.capitalize()} {offer.version}", params, wishes)
+    found = image_services.installed_rootfs(
+        distro, version, provider
+    ) or image_services.find_rootfs(distro, version, provider)
+    params = {"distro": found.distro, "version": found.version, "provider": provider}
+    return _open(target, "rootfs", f"{found.distro.capitalize()} {found.version}", params, wishes)
 
 
 @transaction.atomic

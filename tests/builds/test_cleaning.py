@@ -65,6 +65,13 @@ def test_a_systemd_guest_has_an_empty_machine_id_and_others_none(tree: Tree) -> 
     assert tree.read("etc/machine-id") == b""
 
 
+def test_a_container_image_gets_the_directories_that_a_guest_mounts_on(tree: Tree) -> None:
+    tree.add_file("app", b"elf", mode=0o755)
+    clean(tree)
+    assert {"dev", "proc", "run", "sys", "tmp"} <= set(tree.paths())
+    assert tree.entry("tmp").mode == 0o1777
+
+
 def test_times_of_this_run_become_the_newest_of_the_content(tree: Tree) -> None:
     tree.add_file("old", b"", mtime=1_000)
     tree.add_file("newest", b"", mtime=5_000)
