@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -207,6 +208,26 @@ def dry_run_option(function: F) -> F:
         return function(*args, work=Work(dry_run), **kwargs)
 
     return wrapper  # type: ignore[return-value]
+
+
+def _check_sha256(_: click.Context, __: click.Parameter, value: str) -> str:
+    digits = value.strip().lower()
+    if digits and not re.fullmatch("[0-9a-f]{64}", digits):
+        raise click.BadParameter("it has 64 hexadecimal digits, as sha256sum prints them.")
+    return digits
+
+
+def import_options(function: F) -> F:
+    """``--format`` and ``--sha256`` of a file that is sent."""
+    known = click.option("--format", default="", help="Left out, it is found by looking.")
+    sum_of_it = click.option(
+        "--sha256",
+        default="",
+        metavar="DIGITS",
+        callback=_check_sha256,
+        help="The file's SHA-256; what has another is refused.",
+    )
+    return known(sum_of_it(function))
 
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

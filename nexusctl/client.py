@@ -9,7 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    IncompleteRead,
+)
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -89,6 +95,8 @@ class Client:
         with self._open("GET", path, query, None, TRANSFER_PATIENCE) as response:
             while piece := response.read(PIECE):
                 done += sink.write(piece)
+            if response.length:  # http.client itself says so of chunked answers only
+                raise IncompleteRead(b"", response.length)
         return done
 
     def pages(self, path: str, /, **query: Any) -> Iterator[dict[str, Any]]:
@@ -132,7 +140,8 @@ class Client:
         try:
             yield
         except (OSError, HTTPException) as error:
-            raise Unreachable(self._server.url, _reason(error)) from error
+            began = isinstance(error, IncompleteRead)
+            raise Unreachable(self._server.url, _reason(error), began=began) from error
 
     def _headers(self, sent: Sent | None) -> dict[str, str]:
         headers = {
@@ -153,7 +162,7 @@ def _as_json(body: JSON) -> Sent | None:
 
 def _query_string(query: Query) -> str:
     given = {name: _plain(value) for name, value in query.items() if value not in (None, "")}
-    return f"?{urlencode(given)}" if given else ""
+    return f"?{urlencode(given, errors='surrogateescape')}" if given else ""
 
 
 def _plain(value: Any) -> str:

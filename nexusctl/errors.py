@@ -57,11 +57,15 @@ class Failure(click.ClickException):
 
 
 class Unreachable(Failure):
-    """No answer from the server: not running, wrong address, or it went away."""
+    """No answer from the server: not running, wrong address, or it went away.
 
-    def __init__(self, url: str, why: str) -> None:
-        super().__init__(
-            f"Nexus does not answer at {url} ({why}).",
-            hint="Start it with ./nexus up, or name the right server with --server.",
-            exit_code=UNREACHABLE,
-        )
+    ``began``: it went away in the middle of its answer.
+    """
+
+    def __init__(self, url: str, why: str, *, began: bool = False) -> None:
+        text = f"Nexus does not answer at {url} ({why})."
+        hint = "Start it with ./nexus up, or name the right server with --server."
+        if began:
+            text = f"Nexus at {url} broke its answer off."
+            hint = "The server's log says why: run/nexusd.log in its data directory."
+        super().__init__(text, hint=hint, exit_code=UNREACHABLE)

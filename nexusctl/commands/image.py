@@ -16,6 +16,7 @@ from nexusctl.app import (
     Work,
     confirm,
     dry_run_option,
+    import_options,
     pass_app,
     show_named,
     upload,
@@ -64,8 +65,7 @@ def inspect(app: App, image: str) -> None:
 @image.command("import")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", default="", help="Left out, a name is generated.")
-@click.option("--format", default="", help="Left out, it is found by looking.")
-@click.option("--sha256", default="", help="What the file must be; refused otherwise.")
+@import_options
 @work_options
 @pass_app
 def import_(app: App, file: Path, name: str, format: str, sha256: str, work: Work) -> None:
@@ -171,7 +171,7 @@ def show_images(rows: list[Any]) -> None:
             [
                 row["name"],
                 row["id"],
-                row["os_name"],
+                output.visible(row["os_name"]),
                 row["arch"],
                 size(row["size_bytes"]),
                 size(row["used_bytes"]),
@@ -190,7 +190,7 @@ def show_image(row: dict[str, Any]) -> None:
         [
             ("name", row["name"]),
             ("id", row["id"]),
-            ("os", row["os_name"]),
+            ("os", output.visible(row["os_name"])),
             ("arch", row["arch"]),
             ("rootfs", f"{rootfs['distro']} {rootfs['version']} ({rootfs['id']})"),
             ("build", row["build_id"] or ""),
@@ -210,7 +210,7 @@ def show_image(row: dict[str, Any]) -> None:
 def show_packages(rows: list[Any]) -> None:
     output.table(
         ["PACKAGE", "VERSION"],
-        [[row["name"], row["version"]] for row in rows],
+        [[output.visible(row["name"]), output.visible(row["version"])] for row in rows],
         empty="No packages: the image has no package manager that is known.",
     )
 
@@ -223,7 +223,7 @@ def show_files(rows: list[Any]) -> None:
                 f"{_LETTERS[row['kind']]} {row['mode']}",
                 f"{row['uid']}:{row['gid']}",
                 size(row["size"]) if row["kind"] == "file" else "",
-                row["name"] + (f" → {row['target']}" if row["target"] else ""),
+                output.visible(row["name"] + (f" → {row['target']}" if row["target"] else "")),
             ]
             for row in rows
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nexusctl.app import (
     Work,
     confirm,
     dry_run_option,
+    import_options,
     pass_app,
     upload,
     work_options,
@@ -52,15 +54,14 @@ def installed(app: App) -> None:
 def download(app: App, distro: str, version: str, provider: str, work: Work) -> None:
     """Fetch a root file system, so that templates can use it."""
     body = {"distro": distro, "version": version, "provider": provider}
-    app.change("POST", "/rootfs", work, body=body)
+    _show_kept(app, app.change("POST", "/rootfs", work, body=body))
 
 
 @rootfs.command("import")
 @click.argument("distro")
 @click.argument("version")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
-@click.option("--format", default="", help="Left out, it is found by looking.")
-@click.option("--sha256", default="", help="What the file must be; refused otherwise.")
+@import_options
 @work_options
 @pass_app
 def import_(
@@ -68,14 +69,14 @@ def import_(
 ) -> None:
     """Keep a file or directory of this machine as a root file system."""
     query = {"distro": distro, "version": version, "format": format, "sha256": sha256}
-    upload(app, "/rootfs/import", file, work, filename=file.name, **query)
+    _show_kept(app, upload(app, "/rootfs/import", file, work, filename=file.name, **query))
 
 
 @rootfs.command()
 @rootfs_argument
 @pass_app
 def inspect(app: App, rootfs: str) -> None:
-    """Show all about a root file system that is on this host."""
+    """Show all about a root file system that is on this host, by its ID (see installed)."""
     app.answer(app.client.get(f"/rootfs/{rootfs}"), show_rootfs)
 
 
@@ -109,6 +110,12 @@ def kernel() -> None:
 def list_kernels(app: App) -> None:
     """List kernels."""
     app.items("/kernels", show_kernels)
+
+
+def _show_kept(app: App, operation: dict[str, Any] | None) -> None:
+    if operation:
+        row = app.client.get(f"/rootfs/{operation['result']['rootfs']}")
+        output.data(f"{row['distro']} {row['version']}  {row['id']}")
 
 
 def show_offers(rows: list[Any]) -> None:
@@ -163,9 +170,19 @@ def show_rootfs(row: dict[str, Any]) -> None:
             ("sha256", row["sha256"]),
             ("verified by", row["verification"]),
             ("verified", when(row["verified_at"])),
+            *((name, _setting(value)) for name, value in row["config"].items() if value),
             ("created", when(row["created_at"])),
         ]
     )
+
+
+def _setting(value: Any) -> str:
+    """What a container image says about itself: a word, a command line, or variables."""
+    if isinstance(value, dict):
+        lines = [f"{name}={content}" for name, content in value.items()]
+    else:
+        lines = [shlex.join(value) if isinstance(value, list) else str(value)]
+    return "\n".join(output.visible(line) for line in lines)
 
 
 def show_kernels(rows: list[Any]) -> None:

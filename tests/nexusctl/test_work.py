@@ -245,10 +245,6 @@ BODIES = {
         "/drives",
         {"image": "i", "name": "", "size_mib": 9000},
     ),
-    ("rootfs", "download", "alpine", "3.23"): (
-        "/rootfs",
-        {"distro": "alpine", "version": "3.23", "provider": ""},
-    ),
     ("rootfs", "verify", "r"): ("/rootfs/r/verify", None),
     ("provider", "refresh", "mirror"): ("/providers/mirror/refresh", None),
 }
@@ -262,6 +258,22 @@ def test_what_is_asked_of_the_api(server, nexusctl, arguments, asked):
     server.on("POST", path, (200, a.operation("succeeded")))
     assert nexusctl(*arguments).code == 0
     assert server.asked("POST", path)[0].body == body
+
+
+@pytest.mark.parametrize("words", [("download", "alpine", "3.23"), ("import", "alpine", "3.23")])
+def test_a_rootfs_that_came_is_printed(server, nexusctl, tmp_path, words):
+    (tmp_path / "root.tar").write_bytes(b'"a file"')
+    file = [str(tmp_path / "root.tar")] if words[0] == "import" else []
+    ended = a.operation("succeeded", result={"rootfs": a.ROOTFS["id"]})
+    server.on("POST", "/rootfs", (200, ended))
+    server.on("POST", "/rootfs/import", (200, ended))
+    server.on("GET", f"/rootfs/{a.ROOTFS['id']}", a.ROOTFS)
+    assert nexusctl("rootfs", *words, *file).out == f"alpine 3.23  {a.ROOTFS['id']}\n"
+    asked = server.seen[0]
+    if words[0] == "download":
+        assert asked.body == {"distro": "alpine", "version": "3.23", "provider": ""}
+    else:
+        assert asked.query == {"distro": "alpine", "version": "3.23", "filename": "root.tar"}
 
 
 def test_build_trigger_prints_the_image(server, nexusctl):
