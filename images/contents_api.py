@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from django.http import HttpRequest
 from ninja import Field, Query, Router, Schema
@@ -16,7 +17,9 @@ from nexus_site.core.streaming import Download
 
 router = Router(tags=["images, root file systems and kernels"])
 
-Path = Annotated[str, Query(max_length=4096, description="In the image, from its root.")]
+_PATH = {"max_length": 4096, "description": "In the image, from its root."}
+Directory = Annotated[str, Query("/", **_PATH)]
+File = Annotated[str, Query(..., **_PATH)]
 
 
 class EntryOut(Schema):
@@ -61,16 +64,16 @@ def list_image_packages(request: HttpRequest, ref: str) -> dict[str, Any]:
 
 
 @router.get("/images/{ref}/files", response=Page[EntryOut])
-def list_image_files(request: HttpRequest, ref: str, path: Path = "/") -> dict[str, Any]:
+def list_image_files(request: HttpRequest, ref: str, path: Directory) -> dict[str, Any]:
     """What is in a directory of the image, all on one page."""
-    entries = contents.list_directory(resolve(Image.objects.all(), ref), path)
+    entries = contents.list_directory(resolve(Image.objects.all(), ref), exact(request, path))
     return {"items": [EntryOut.of(entry) for entry in entries], "next_cursor": None}
 
 
 @router.get("/images/{ref}/file")
-def read_image_file(request: HttpRequest, ref: str, path: Path) -> Download:
+def read_image_file(request: HttpRequest, ref: str, path: File) -> Download:
     """The bytes of a file of the image."""
-    found = contents.open_file(resolve(Image.objects.all(), ref), path)
+    found = contents.open_file(resolve(Image.objects.all(), ref), exact(request, path))
     return Download(found.pieces, shown(found.entry.name), found.entry.size)
 
 
@@ -81,6 +84,13 @@ def export_image(
     """The whole image: ``ext4.zst`` (its very bytes) or ``tar`` (its files)."""
     image = resolve(Image.objects.all(), ref)
     return Download(contents.export(image, form), f"{image.name}{contents.EXPORTS[form]}")
+
+
+def exact(request: HttpRequest, path: str) -> str:
+    """The ``path`` of the query with the bytes that are no UTF-8, which Django replaces."""
+    query: str = request.META.get("QUERY_STRING", "")
+    pairs = parse_qsl(query, errors="surrogateescape")
+    return dict(pairs).get("path", path)
 
 
 def shown(name: str) -> str:

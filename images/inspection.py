@@ -63,8 +63,8 @@ class RootView(abc.ABC):
     """
 
     @abc.abstractmethod
-    def entry(self, path: str) -> Entry:
-        """One entry; links are followed on the way to it, not the last one."""
+    def entry(self, path: str, *, follow: bool = False) -> Entry:
+        """One entry; links are followed on the way to it, the last one only with ``follow``."""
 
     @abc.abstractmethod
     def list(self, path: str = "", limit: int = MAX_LISTED) -> list[Entry]:
@@ -160,8 +160,8 @@ class ImageView(RootView):
     def close(self) -> None:
         self._disk.close()
 
-    def entry(self, path: str) -> Entry:
-        return self._ext4.entry(*self._find(path, follow=False))
+    def entry(self, path: str, *, follow: bool = False) -> Entry:
+        return self._ext4.entry(*self._find(path, follow=follow))
 
     def list(self, path: str = "", limit: int = MAX_LISTED) -> list[Entry]:
         found, inode = self._find(path)
@@ -230,7 +230,9 @@ class TreeView(RootView):
     def close(self) -> None:
         pass  # a tree holds nothing open
 
-    def entry(self, path: str) -> Entry:
+    def entry(self, path: str, *, follow: bool = False) -> Entry:
+        if follow:
+            return self._tree.entry(self._tree.resolve(path))
         parent, _, name = path.rstrip("/").rpartition("/")
         return self._tree.entry(posixpath.join(self._tree.resolve(parent), name))
 

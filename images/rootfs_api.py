@@ -99,7 +99,7 @@ def import_rootfs(request: HttpRequest, query: Query[ImportRootfsQuery]) -> Http
                 format=query.format,
                 checked=bool(query.sha256),
             ),
-            content=upload.sha256,
+            content=f"{upload.sha256} {query.distro} {query.version} {query.format}",
         )
     finally:  # refused, a dry run, or the second time that the same was sent
         uploads.discard_unless_named(upload.ref)

@@ -103,6 +103,7 @@ def is_taken_in(run: Run) -> str | None:
         return None
     if run.operation.started_at:
         run.keep(rootfs=kept.ref)
+        discard(run.params["upload"])
     return f"{kept} is there"
 
 

@@ -11,6 +11,8 @@ from drives import services as drive_services
 from drives.models import Drive
 from images import services as image_services
 from images.models import Image
+from images.providers.fields import MAX_WORD
+from images.services.imports import check_format
 from images.uploads import Upload
 from nexus_site.core.errors import Conflict
 from nexus_site.core.ids import check_name, free_name
@@ -59,15 +61,17 @@ def import_image(
 ) -> Operation:
     """An image from an uploaded file, by way of a root file system and a template of its own.
 
-    ``checked``: its sender said its checksum, and it held.
+    ``checked``: its sender said its checksum, and it held. Raises ``Conflict`` (name taken),
+    ``Invalid``.
     """
+    check_format(format)
     name = _name_for("image", name) or free_name(_image_taken)
     params = {
         "upload": upload.ref,
         "filename": upload.filename,
         "sha256": upload.sha256,
         "checked": checked,
-        "distro": name,
+        "distro": name[:MAX_WORD],
         "version": upload.sha256[:12],
         "provider": "upload",
         "format": format,

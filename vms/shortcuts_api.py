@@ -59,7 +59,7 @@ def import_image(request: HttpRequest, query: Query[ImportImageQuery]) -> HttpRe
             lambda: shortcuts.import_image(
                 upload, name=query.name, format=query.format, checked=bool(query.sha256)
             ),
-            content=upload.sha256,
+            content=f"{upload.sha256} {query.name} {query.format}",
         )
     finally:  # refused, a dry run, or the second time that the same was sent
         uploads.discard_unless_named(upload.ref)

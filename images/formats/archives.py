@@ -88,7 +88,7 @@ def detect(path: Path) -> str:
     if head[_MAGIC_AT:] == _EXT4_MAGIC:
         return f"ext4.{compression}" if compression else "ext4"
     raise Invalid(
-        f"{path.name} is no root file system that Nexus can read.",
+        "The file is no root file system that Nexus can read.",
         hint="It reads ext4 and qcow2 images, tar archives, OCI layouts and docker archives.",
         code="format-unknown",
     )

@@ -6,7 +6,8 @@ import re
 
 from images.downloads import parse_url
 
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,39}")
+MAX_WORD = 40
+_WORD = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._+~-]{{0,{MAX_WORD - 1}}}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 ARCHES = ("x86_64", "aarch64")
 

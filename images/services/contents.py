@@ -35,7 +35,7 @@ def open_file(image: Image, path: str) -> FileContent:
     """A file of the image; links are followed inside it. ``NotFound``, ``Invalid``."""
     source = require_file(image)
     with open_image(source) as view:
-        entry = view.entry(path)
+        entry = view.entry(path, follow=True)
     if entry.kind is not Kind.FILE:
         raise Invalid(f"{path} is a {entry.kind}, not a file.", code="not-a-file")
 

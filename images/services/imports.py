@@ -38,12 +38,7 @@ def import_rootfs(
         distro, version = check_distro(distro), check_word(version)
     except ValueError as error:
         raise Invalid(f"Distribution and version: {error}", code="rootfs-name") from error
-    if format and format not in FORMATS:
-        raise Invalid(
-            f"There is no format “{format}”.",
-            hint=f"Known: {', '.join(FORMATS)}; left out, it is found by looking.",
-            code="format-unknown",
-        )
+    check_format(format)
     kept = Rootfs.objects.filter(
         distro=distro, version=version, arch=host_arch(), provider=UPLOAD
     ).first()
@@ -67,6 +62,16 @@ def import_rootfs(
         },
         parent=parent,
     )
+
+
+def check_format(name: str) -> None:
+    """Raises ``Invalid`` unless ``name`` is that of a format, or empty."""
+    if name and name not in FORMATS:
+        raise Invalid(
+            f"There is no format “{name}”.",
+            hint=f"Known: {', '.join(FORMATS)}; left out, it is found by looking.",
+            code="format-unknown",
+        )
 
 
 def find_imported(sha256: str) -> Rootfs | None:
