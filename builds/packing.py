@@ -10,7 +10,9 @@ back once more proves the result, since debugfs exits with 0 whatever fails.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -38,6 +40,7 @@ _LAZY = "lazy_itable_init=1,lazy_journal_init=1"  # the guest's kernel does the 
 
 _LOST_AND_FOUND = "lost+found"
 _OLD_DEVICE_NUMBERS = 256
+_MAX_LATE = 2000  # characters of a link's name and target; debugfs reads lines of 8192 bytes
 _TIMES = ("atime", "ctime", "mtime", "crtime")
 
 
@@ -83,8 +86,10 @@ def pack_ext4(
         staged = scratch / "root"
         _stage(tree, entries, staged)
         _make_file_system(image, staged, len(entries), identity)
-        _restore(image, entries, scratch, identity)
-        check(image)
+        with ThreadPoolExecutor(1) as meanwhile:
+            meanwhile.submit(shutil.rmtree, staged, ignore_errors=True)
+            _restore(image, entries, scratch, identity)
+            check(image)
 
 
 def _check_arguments(size_mib: int, identity: _Identity) -> None:
@@ -102,21 +107,36 @@ def _in_lost_and_found(path: str) -> bool:
 
 
 def _stage(tree: Tree, entries: Sequence[Entry], staged: Path) -> None:
-    """Lay out names and contents for mke2fs; devices come later, they would need root.
+    """Lay out names and contents for mke2fs, without what comes later (see ``_is_late``).
 
     A tree's parents are directories, and here they come first: nothing is ever written
     through a symbolic link. Contents are linked, so hard links show as such.
     """
+    root, contents, new = os.fsencode(staged), os.fsencode(tree.contents), os.fsencode(f"{staged}~")
     for entry in entries:
-        path = staged / os.fsdecode(encoded(entry.path))
-        if entry.kind is Kind.DIRECTORY:
-            path.mkdir(0o700)
-        elif entry.kind is Kind.SYMLINK:
-            path.symlink_to(os.fsdecode(encoded(entry.target)))
-        elif entry.kind is Kind.FILE:
-            path.hardlink_to(tree.content_path(entry))
-        elif entry.kind not in DEVICES:
-            os.mknod(path, entry.kind.bits | 0o600)
+        path = b"/".join((root, encoded(entry.path))) if entry.path else root
+        if entry.kind is Kind.FILE:
+            os.link(b"/".join((contents, entry.content.encode())), path)
+        elif not _is_late(entry):
+            # Made in one place and moved: a file system spreads what is made in directories
+            # that are far apart, and looking for room there takes ten times as long.
+            if entry.kind is Kind.DIRECTORY:
+                os.mkdir(new, 0o700)  # noqa: PTH102
+            elif entry.kind is Kind.SYMLINK:
+                os.symlink(encoded(entry.target), new)  # noqa: PTH211
+            else:
+                os.mknod(new, entry.kind.bits | 0o600)
+            os.rename(new, path)  # noqa: PTH104
+
+
+def _is_late(entry: Entry) -> bool:
+    """Whether debugfs makes the entry: devices would need root, and links cost much to stage.
+
+    Links with unusual names or targets are staged, where no parser sees them.
+    """
+    text = f"{entry.name}{entry.target}"
+    plain = len(text) < _MAX_LATE and not set(text) & set('\n\r"')
+    return entry.kind in DEVICES or (entry.kind is Kind.SYMLINK and plain)
 
 
 def _make_file_system(image: Path, staged: Path, count: int, identity: _Identity) -> None:
@@ -152,10 +172,10 @@ def _mke2fs(
 def _restore(image: Path, entries: Sequence[Entry], scratch: Path, identity: _Identity) -> None:
     """Make the file system's metadata what the tree says, and prove it."""
     wanted = {entry.path: entry for entry in entries}
-    devices = [entry for entry in entries if entry.kind in DEVICES]
+    late = [entry for entry in entries if _is_late(entry)]
     complaints = ""
-    if devices:
-        nodes = _mknod_commands(devices, _read_back(image))
+    if late:
+        nodes = _late_commands(late, _read_back(image))
         complaints = _debugfs(image, scratch, identity, nodes)
     present = _read_back(image)
     if present.keys() != wanted.keys():
@@ -195,12 +215,15 @@ def _read_back(image: Path) -> dict[str, _Present]:
         }
 
 
-def _mknod_commands(devices: Sequence[Entry], present: dict[str, _Present]) -> Iterator[bytes]:
-    """Device nodes, still without their numbers, in directories named by inode."""
-    for entry in devices:
-        letter = b"c" if entry.kind is Kind.CHARACTER_DEVICE else b"b"
+def _late_commands(late: Sequence[Entry], present: dict[str, _Present]) -> Iterator[bytes]:
+    """Links, and device nodes still without their numbers, in directories named by inode."""
+    for entry in late:
         yield b"cd <%d>" % present[entry.parent].inode.number
-        yield b"mknod %s %s 0 0" % (_quoted(entry.name), letter)
+        if entry.kind is Kind.SYMLINK:
+            yield b"symlink %s %s" % (_quoted(entry.name), _quoted(entry.target))
+        else:
+            letter = b"c" if entry.kind is Kind.CHARACTER_DEVICE else b"b"
+            yield b"mknod %s %s 0 0" % (_quoted(entry.name), letter)
 
 
 def _corrections(

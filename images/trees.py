@@ -52,12 +52,12 @@ class Tree:
 
     def __init__(self, directory: Path, entries: Iterable[Entry] = ()) -> None:
         self.directory = directory
-        self._contents = directory / "content"
+        self.contents = directory / "content"  # bytes of files, named as in ``Entry.content``
         self._entries = {entry.path: entry for entry in entries}
         self._entries.setdefault("", Entry("", Kind.DIRECTORY, 0o755))
         self._uses = Counter(entry.content for entry in self._entries.values() if entry.content)
         # Contents that no manifest has named yet (a killed process made them) are kept clear of.
-        names = [path.name for path in self._contents.iterdir()]
+        names = [path.name for path in self.contents.iterdir()]
         self._next_content = 1 + max((int(name, 16) for name in names), default=0)
 
     @classmethod
@@ -103,7 +103,7 @@ class Tree:
         ):
             out.write(json.dumps(_FORMAT) + "\n")
             out.writelines(json.dumps(entry.to_json()) + "\n" for entry in self)
-        for content in self._contents.iterdir():
+        for content in self.contents.iterdir():
             if content.name not in self._uses:
                 content.unlink()
 
@@ -162,7 +162,7 @@ class Tree:
         """The file, readable by this user, that holds a file entry's bytes."""
         if entry.kind is not Kind.FILE or not entry.content:
             raise Invalid(f"{entry.path} is a {entry.kind}, not a file.")
-        return self._contents / entry.content
+        return self.contents / entry.content
 
     def open(self, path: str) -> BinaryIO:
         """A file's bytes, symbolic links followed; ``NotFound`` or ``Invalid``."""
@@ -321,7 +321,7 @@ class Tree:
     def _write_content(self, entry: Entry, data: Iterable[tuple[int, bytes]] | Path) -> str:
         name = f"{self._next_content:08x}"
         self._next_content += 1
-        path = self._contents / name
+        path = self.contents / name
         try:
             with path.open("xb") as out:
                 if not isinstance(data, Path):
