@@ -8,6 +8,8 @@ Each step finds what is there already, so the same request again is quick.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from django.db import transaction
 
 from builds import services as build_services
@@ -34,13 +36,21 @@ def plan(operation: Operation) -> Plan:
     target, _, source = operation.kind.partition(".from-")
     steps: list[Step] = []
     if source == "upload":
-        steps.append(Step("rootfs", "Take the file in", take_in, done=is_taken_in))
+        steps.append(Step("rootfs", "Take the file in", take_in, done=is_taken_in, undo=give_back))
     if source == "rootfs":
         steps.append(Step("rootfs", "Fetch the root file system", fetch, done=rootfs_is_there))
     if source in ("upload", "rootfs"):
-        steps.append(Step("template", "Write the template", write_template, done=template_is_there))
+        steps.append(
+            Step(
+                "template",
+                "Write the template",
+                write_template,
+                done=template_is_there,
+                undo=drop_template if source == "upload" else None,
+            )
+        )
     if source != "image":
-        steps.append(Step("build", "Build the image", build, done=image_is_there))
+        steps.append(Step("build", "Build the image", build, done=image_is_there, keeps=True))
     steps.append(Step("image", "Check the image", check_image))
     if target != "image":
         steps.append(
@@ -83,7 +93,7 @@ def take_in(run: Run) -> str:
 
     def open_child(parent: Operation) -> Operation:
         return imports.import_rootfs(
-            find_upload(params["upload"]),
+            replace(find_upload(params["upload"]), filename=params["filename"]),
             distro=params["distro"],
             version=params["version"],
             format=params["format"],
@@ -94,6 +104,13 @@ def take_in(run: Run) -> str:
     child = run_child(run, "import_operation", open_child)
     run.keep(rootfs=child.result["rootfs"])
     return str(_rootfs(run))
+
+
+def give_back(run: Run) -> None:
+    """No image came of the file: it is of no use."""
+    kept = _rootfs(run) if "rootfs" in run.made else None
+    if kept is not None:
+        image_services.delete_rootfs(kept)
 
 
 def is_taken_in(run: Run) -> str | None:
@@ -129,6 +146,12 @@ def write_template(run: Run) -> str:
     template = build_services.write_plain_template(rootfs)
     run.keep(template=template.ref)
     return template.name
+
+
+def drop_template(run: Run) -> None:
+    template = _template(run) if "template" in run.made else None
+    if template is not None:
+        build_services.delete_template(template)
 
 
 def template_is_there(run: Run) -> str | None:
