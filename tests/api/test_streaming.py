@@ -109,6 +109,18 @@ def test_a_damaged_image_fails_midway(broken: Image, reader: APIClient) -> None:
 
 @pytest.mark.live
 @pytest.mark.xdist_group("live")
+def test_a_directory_is_sent_as_it_is_read(server: Server, tmp_path: Path) -> None:
+    """An upload whose size nobody knows before; Django's own test server takes none."""
+    (tmp_path / "root/etc").mkdir(parents=True)
+    (tmp_path / "root/etc/os-release").write_text("PRETTY_NAME=Mine\n")
+    server.ctl("image", "import", str(tmp_path / "root"), "--name", "sent")
+    assert server.ctl("image", "inspect", "sent")["os_name"] == "Mine"
+    again = server.ctl("image", "import", str(tmp_path / "root"), "--name", "sent-again")
+    assert again["steps"][0]["state"] == "skipped", "the same directory is the same file"
+
+
+@pytest.mark.live
+@pytest.mark.xdist_group("live")
 def test_daphne_closes_the_connection_of_an_answer_that_fails(
     server: Server, tmp_path: Path
 ) -> None:
