@@ -176,10 +176,14 @@ def resolve(rows: models.QuerySet[M], ref: str | int) -> M:
         shown = encode(ref) if isinstance(ref, int) else ref[:80]
         raise NotFound(
             f"There is no {kind} “{shown}”.",
-            hint=f"List what there is: nexusctl {kind.lower()} list",
+            hint=f"List what there is: nexusctl {_LISTS.get(kind, f'{kind.lower()} list')}",
             code=f"{kind.lower().replace(' ', '-')}-not-found",
         )
     return row
+
+
+#: “rootfs list” shows what can be fetched, which has no IDs yet.
+_LISTS = {"rootfs": "rootfs installed"}
 
 
 def _has_name(model: type[models.Model]) -> bool:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from nexus_site.api import api
 
-#: Bodies with which an endpoint gets as far as looking for the thing in its path.
+#: Bodies, or a GET's query, with which an endpoint gets as far as looking for what its path names.
 BODIES = {
+    "read_image_file": {"path": "/"},
     "attach_drive": {"vm": "hello"},
     "update_vm": {"name": "other"},
     "create_vm": {"image": "nope"},

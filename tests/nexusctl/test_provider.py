@@ -119,6 +119,7 @@ def test_a_rootfs_from_its_file_to_its_end(ctl: Ctl, tmp_path: Path) -> None:
         (("import", "void", "1", "/dev/null"), 1, "The upload is empty."),
         (("import", "void", "1", "/etc/hostname"), 1, "no root file system that Nexus can read"),
         (("verify", "nope"), 4, "There is no rootfs “nope”."),
+        (("inspect", "alpine"), 4, "hint: List what there is: nexusctl rootfs installed"),
         (("delete", "nope"), 2, "Say --yes"),
     ],
 )
