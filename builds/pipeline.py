@@ -51,6 +51,7 @@ from nexus_site.core.errors import Broken, Conflict, NexusError
 from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.steps import Do, Plan, Run, Step
+from nexus_site.core.text import counted
 
 #: Dates from here on were given by the build itself: the VM's clock is set after this is read.
 _CLOCK_SLACK = 5  # seconds
@@ -134,7 +135,7 @@ def overlays(run: Run) -> str:
     for path in add_overlays(tree, recipe_of(build)):
         log.write(build, f"added /{path}")
     tree.save()
-    return f"{len(recipe_of(build).overlays)} files"
+    return counted(len(recipe_of(build).overlays), "file")
 
 
 def run_machine(run: Run) -> str:
@@ -155,7 +156,8 @@ def run_machine(run: Run) -> str:
     shutil.rmtree(tree_dir(build))
     done.directory.rename(tree_dir(build))
     end_machine(build)
-    return f"{len(recipe.packages)} packages, {len(recipe.commands)} commands"
+    packages = counted(len(recipe.packages), "package")
+    return f"{packages}, {counted(len(recipe.commands), 'command')}"
 
 
 def stop_machine(run: Run) -> None:

@@ -19,6 +19,11 @@ def decode_piece(data: bytes) -> tuple[str, int]:
     return text, len(data) - pending
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def visible(text: object, keep: str = "") -> str:
     r"""``text`` of strangers so that it shows as what it is: control characters, those that turn
     the direction of writing, and bytes that were no UTF-8 become ``\x1b``, ``\u202e``, ``\xff``.
