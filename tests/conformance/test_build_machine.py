@@ -44,7 +44,7 @@ def alpine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded Alpine as an ext4 file, without its kernel."""
     directory = tmp_path_factory.mktemp("alpine")
     source = EmbeddedProvider()
-    (offer,) = (offer for offer in source.list() if offer.arch == "x86_64")
+    (offer,) = (offer for offer in source.offers() if offer.arch == "x86_64")
     tree = Tree.create(directory / "tree")
     with open_disk(source.fetch(offer, directory).path) as disk:
         tree.fill(Ext4(disk).items())

@@ -65,8 +65,9 @@ type inbox struct {
 	mutex   sync.Mutex
 	changed sync.Cond
 	held    []byte
-	free    int // bytes that the host may still send
-	ended   bool
+	free    int  // bytes that the host may still send
+	ended   bool // the host has said so
+	over    bool // nobody takes it any more; what is on its way is dropped
 }
 
 const inputWindow = 64 << 10
@@ -85,6 +86,9 @@ func (b *inbox) put(data []byte) bool {
 		return false
 	}
 	b.free -= len(data)
+	if b.over {
+		return true
+	}
 	b.held = append(b.held, data...)
 	b.ended = len(data) == 0
 	b.changed.Broadcast()
@@ -95,11 +99,14 @@ func (b *inbox) put(data []byte) bool {
 func (b *inbox) take() []byte {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	for len(b.held) == 0 && !b.ended {
+	for len(b.held) == 0 && !b.ended && !b.over {
 		b.changed.Wait()
 	}
 	taken := b.held
 	b.held = nil
+	if b.over {
+		return nil
+	}
 	return taken
 }
 
@@ -110,10 +117,10 @@ func (b *inbox) allow(n int) {
 	b.free += n
 }
 
-// end is the end of the input, whether or not the host has sent it.
+// end is for a program that has ended. The host cannot know yet and may be sending.
 func (b *inbox) end() {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	b.ended = true
+	b.over = true
 	b.changed.Broadcast()
 }

@@ -31,6 +31,20 @@ func TestInputIsBoundedByItsWindow(t *testing.T) {
 	}
 }
 
+func TestInputForAProgramThatHasEndedIsDropped(t *testing.T) {
+	b := newInbox()
+	b.end()
+	if !b.put(make([]byte, inputWindow)) {
+		t.Fatal("the host cannot know that the program has ended")
+	}
+	if b.put([]byte{1}) {
+		t.Fatal("its window still counts")
+	}
+	if b.take() != nil {
+		t.Fatal("there is nobody to take it")
+	}
+}
+
 func FuzzChunks(f *testing.F) {
 	f.Add([]byte{chunkStdin, 0, 0, 0, 2, 'h', 'i', chunkSignal, 0, 0, 0, 1, 9})
 	f.Add([]byte{chunkStdin, 0, 4, 0, 1})
