@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,19 @@ def test_a_directory_becomes_an_image_with_its_owners(server: Server, tmp_path: 
     files = {f["name"]: f for f in server.get("/v1/images/from-directory/files?path=/etc")["items"]}
     assert files["link"]["target"] == "os-release"
     assert files["os-release"]["uid"] == (directory / "etc" / "os-release").stat().st_uid
+
+
+def test_a_disk_image_becomes_an_image(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "tree" / "etc").mkdir(parents=True)
+    (tmp_path / "tree" / "etc" / "os-release").write_text('PRETTY_NAME="From a disk"\n')
+    raw, qcow2 = tmp_path / "disk.ext4", tmp_path / "disk.qcow2"
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tmp_path / "tree", raw, "16M"], check=True)
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, qcow2], check=True)
+    for file, form in ((raw, "ext4"), (qcow2, "qcow2")):
+        server.ctl("image", "import", str(file), "--name", f"from-{form}")
+        image = server.get(f"/v1/images/from-{form}")
+        assert image["os_name"] == "From a disk"
+        assert server.get(f"/v1/rootfs/{image['rootfs']['id']}")["format"] == form
 
 
 def test_an_exported_image_can_be_imported_again(server: Server, tmp_path: Path) -> None:
