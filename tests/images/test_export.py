@@ -104,8 +104,6 @@ def test_the_compressed_disk_is_the_disk(tmp_path: Path, tree: Tree, image: Path
     assert packed.stat().st_size < 1 << 20
     assert detect(packed) == "ext4.zst"
     assert zstd.decompress(packed.read_bytes()) == image.read_bytes()
-    unpacked = subprocess.run(["zstd", "-dc", packed], check=True, capture_output=True).stdout
-    assert unpacked == image.read_bytes()
     again = Tree.create(tmp_path / "again")
     read_rootfs(packed, "ext4.zst", again)
     assert entries(again) == entries(tree)
