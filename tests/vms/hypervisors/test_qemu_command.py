@@ -51,6 +51,15 @@ def test_the_machine() -> None:
     assert values(argv, "-initrd") == ["/data/kernels/initrd"]
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "vcpu_count", "word"),
+    [("tcg", 1, "tcg"), ("tcg", 2, "tcg,thread=single"), ("kvm", 1, "kvm"), ("kvm", 2, "kvm")],
+)
+def test_several_emulated_cpus_take_turns(accelerator: str, vcpu_count: int, word: str) -> None:
+    argv = command_line(replace(SPEC, vcpu_count=vcpu_count), QEMU, accelerator, tsc_khz=2_400_000)
+    assert values(argv, "-accel") == [word]
+
+
 def test_sockets_are_relative_so_that_no_path_is_too_long() -> None:
     argv = command_line(SPEC, QEMU, "tcg", None)
     assert values(argv, "-qmp") == ["unix:qmp.sock,server=on,wait=off"]

@@ -9,6 +9,8 @@ Every flag here was measured or cost somebody hours:
 - `rootflags=rw` beside `rw`: Alpine's init mounts the root by its flags;
 - `reboot=t`: under `-no-reboot` a triple fault is a clean exit, without waiting for a
   keyboard controller that is not there;
+- `thread=single` for several CPUs in emulation: with a thread for each, one CPU may run kernel
+  code that another is just patching; on a busy host two such boots of some forty panicked;
 - `loglevel=6`: errors, panics and what a person wants to see; the rest of the kernel's 220
   lines would cost emulation 5 % of the start.
 """
@@ -64,13 +66,18 @@ def machine(qemu: QemuBinary, accelerator: str, vcpu_count: int, mem_size_mib: i
         *(("-sandbox", SANDBOX) if qemu.sandbox else ()),
         *("-machine", qemu.machine),
         *(("-bios", qemu.firmware) if qemu.firmware else ()),
-        *("-accel", accelerator),
+        *("-accel", _accelerator(accelerator, vcpu_count)),
         *("-cpu", "host" if accelerator == "kvm" else "max"),
         *("-smp", str(vcpu_count)),
         *("-m", f"{mem_size_mib}M"),
         *("-chardev", "stdio,id=console,signal=off"),
         *("-serial", "chardev:console"),
     ]
+
+
+def _accelerator(accelerator: str, vcpu_count: int) -> str:
+    several = accelerator == "tcg" and vcpu_count > 1
+    return "tcg,thread=single" if several else accelerator
 
 
 def kernel_file(qemu: QemuBinary, vmlinux: Path, bzimage: Path | None) -> Path:
