@@ -40,7 +40,7 @@ _LAZY = "lazy_itable_init=1,lazy_journal_init=1"  # the guest's kernel does the 
 
 _LOST_AND_FOUND = "lost+found"
 _OLD_DEVICE_NUMBERS = 256
-_MAX_LATE = 2000  # characters of a link's name and target; debugfs reads lines of 8192 bytes
+_MAX_LATE = 2000  # characters of a link's path and target; debugfs reads lines of 8192 bytes
 _TIMES = ("atime", "ctime", "mtime", "crtime")
 
 
@@ -113,8 +113,11 @@ def _stage(tree: Tree, entries: Sequence[Entry], staged: Path) -> None:
     through a symbolic link. Contents are linked, so hard links show as such.
     """
     root, contents, new = os.fsencode(staged), os.fsencode(tree.contents), os.fsencode(f"{staged}~")
+    times: list[tuple[bytes, int]] = []
     for entry in entries:
         path = b"/".join((root, encoded(entry.path))) if entry.path else root
+        if entry.kind in (Kind.FILE, Kind.DIRECTORY):
+            times.append((path, entry.mtime))
         if entry.kind is Kind.FILE:
             os.link(b"/".join((contents, entry.content.encode())), path)
         elif not _is_late(entry):
@@ -127,6 +130,8 @@ def _stage(tree: Tree, entries: Sequence[Entry], staged: Path) -> None:
             else:
                 os.mknod(new, entry.kind.bits | 0o600)
             os.rename(new, path)  # noqa: PTH104
+    for path, mtime in times:  # what mke2fs takes over needs no correction
+        os.utime(path, (mtime, mtime))
 
 
 def _is_late(entry: Entry) -> bool:
@@ -134,9 +139,13 @@ def _is_late(entry: Entry) -> bool:
 
     Links with unusual names or targets are staged, where no parser sees them.
     """
-    text = f"{entry.name}{entry.target}"
-    plain = len(text) < _MAX_LATE and not set(text) & set('\n\r"')
-    return entry.kind in DEVICES or (entry.kind is Kind.SYMLINK and plain)
+    link = entry.kind is Kind.SYMLINK
+    return entry.kind in DEVICES or (link and _is_plain(entry.path + entry.target))
+
+
+def _is_plain(text: str) -> bool:
+    """Whether debugfs's parser can take it as it is, between quotes."""
+    return len(text) < _MAX_LATE and not set(text) & set('\n\r"')
 
 
 def _make_file_system(image: Path, staged: Path, count: int, identity: _Identity) -> None:
@@ -173,10 +182,7 @@ def _restore(image: Path, entries: Sequence[Entry], scratch: Path, identity: _Id
     """Make the file system's metadata what the tree says, and prove it."""
     wanted = {entry.path: entry for entry in entries}
     late = [entry for entry in entries if _is_late(entry)]
-    complaints = ""
-    if late:
-        nodes = _late_commands(late, _read_back(image))
-        complaints = _debugfs(image, scratch, identity, nodes)
+    complaints = _debugfs(image, scratch, identity, _late_commands(late, image))
     present = _read_back(image)
     if present.keys() != wanted.keys():
         names = map(repr, sorted(present.keys() ^ wanted.keys()))
@@ -215,10 +221,15 @@ def _read_back(image: Path) -> dict[str, _Present]:
         }
 
 
-def _late_commands(late: Sequence[Entry], present: dict[str, _Present]) -> Iterator[bytes]:
-    """Links, and device nodes still without their numbers, in directories named by inode."""
+def _late_commands(late: Sequence[Entry], image: Path) -> Iterator[bytes]:
+    """Links, and device nodes still without their numbers; odd directories named by inode."""
+    odd = not all(_is_plain(entry.parent) for entry in late)
+    present = _read_back(image) if odd else {}
     for entry in late:
-        yield b"cd <%d>" % present[entry.parent].inode.number
+        if _is_plain(entry.parent):
+            yield b"cd %s" % _quoted(f"/{entry.parent}")
+        else:
+            yield b"cd <%d>" % present[entry.parent].inode.number
         if entry.kind is Kind.SYMLINK:
             yield b"symlink %s %s" % (_quoted(entry.name), _quoted(entry.target))
         else:
