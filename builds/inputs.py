@@ -16,7 +16,7 @@ from typing import Any
 from nexus_site.core.ids import NexusID
 
 #: Raised when the pipeline or the packing changes what the same inputs give.
-FORMAT = 1
+FORMAT = 2
 _NAMESPACE = uuid.UUID("6e657875-7300-4d69-8372-6f564d730001")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ _LAZY = "lazy_itable_init=1,lazy_journal_init=1"  # the guest's kernel does the 
 
 _LOST_AND_FOUND = "lost+found"
 _OLD_DEVICE_NUMBERS = 256
+_ROUNDS = 2  # of corrections: the first leaves what it made with odd names
 _MAX_LATE = 2000  # characters of a link's path and target; debugfs reads lines of 8192 bytes
 _TIMES = ("atime", "ctime", "mtime", "crtime")
 
@@ -89,7 +90,6 @@ def pack_ext4(
         with ThreadPoolExecutor(1) as meanwhile:
             meanwhile.submit(shutil.rmtree, staged, ignore_errors=True)
             _restore(image, entries, scratch, identity)
-            check(image)
 
 
 def _check_arguments(size_mib: int, identity: _Identity) -> None:
@@ -179,19 +179,24 @@ def _mke2fs(
 
 
 def _restore(image: Path, entries: Sequence[Entry], scratch: Path, identity: _Identity) -> None:
-    """Make the file system's metadata what the tree says, and prove it."""
+    """Make the file system's metadata what the tree says; prove it, and that it is clean."""
     wanted = {entry.path: entry for entry in entries}
-    late = [entry for entry in entries if _is_late(entry)]
-    complaints = _debugfs(image, scratch, identity, _late_commands(late, image))
-    present = _read_back(image)
-    if present.keys() != wanted.keys():
-        names = map(repr, sorted(present.keys() ^ wanted.keys()))
-        raise _not_as_wanted([complaints, "These names differ:", *names])
-    commands = _corrections(wanted, present, scratch, identity)
-    complaints = _debugfs(image, scratch, identity, commands)
-    left = list(_corrections(wanted, _read_back(image), scratch, identity))
-    if left:
-        raise _not_as_wanted([complaints, *(line.decode(errors="replace") for line in left)])
+    late = {entry.path: entry for entry in entries if _is_late(entry)}
+    staged = {path: entry for path, entry in wanted.items() if path not in late}
+    present = _present(image, staged)
+    commands = [
+        *_late_commands(late.values(), present, identity.timestamp),
+        *_corrections(staged, present, scratch, identity.timestamp),
+    ]
+    for _ in range(_ROUNDS):
+        complaints = _debugfs(image, scratch, identity, commands)
+        with ThreadPoolExecutor(1) as meanwhile:
+            checked = meanwhile.submit(check, image)
+            present = _present(image, wanted, complaints)
+            commands = list(_corrections(wanted, present, scratch, identity.timestamp))
+        if not commands:
+            return checked.result()
+    raise _not_as_wanted([complaints, *(line.decode(errors="replace") for line in commands)])
 
 
 def _not_as_wanted(evidence: Sequence[str]) -> Broken | Invalid:
@@ -213,20 +218,29 @@ class _Present:
     xattrs: dict[str, bytes]
 
 
-def _read_back(image: Path) -> dict[str, _Present]:
+def _present(image: Path, wanted: dict[str, Entry], complaints: str = "") -> dict[str, _Present]:
+    """What the file system holds: the names that are wanted, or ``Broken``."""
     with RawDisk(image) as disk:
         file_system = Ext4(disk)
-        return {
+        present = {
             path: _Present(inode, file_system.xattrs(inode)) for path, inode in file_system.walk()
         }
+    if present.keys() != wanted.keys():
+        names = map(repr, sorted(present.keys() ^ wanted.keys()))
+        raise _not_as_wanted([complaints, "These names differ:", *names])
+    return present
 
 
-def _late_commands(late: Sequence[Entry], image: Path) -> Iterator[bytes]:
-    """Links, and device nodes still without their numbers; odd directories named by inode."""
-    odd = not all(_is_plain(entry.parent) for entry in late)
-    present = _read_back(image) if odd else {}
+def _late_commands(
+    late: Iterable[Entry], present: dict[str, _Present], timestamp: int
+) -> Iterator[bytes]:
+    """Make links, and device nodes still without their numbers; then what is known to differ.
+
+    Directories with odd names are named by inode; what lies in them is corrected a round later.
+    """
     for entry in late:
-        if _is_plain(entry.parent):
+        plain = _is_plain(entry.parent)
+        if plain:
             yield b"cd %s" % _quoted(f"/{entry.parent}")
         else:
             yield b"cd <%d>" % present[entry.parent].inode.number
@@ -235,10 +249,24 @@ def _late_commands(late: Sequence[Entry], image: Path) -> Iterator[bytes]:
         else:
             letter = b"c" if entry.kind is Kind.CHARACTER_DEVICE else b"b"
             yield b"mknod %s %s 0 0" % (_quoted(entry.name), letter)
+        if plain and entry.kind is Kind.SYMLINK:
+            path = _quoted(f"/{entry.path}")
+            for field, value in _new_link_fields(entry, timestamp):
+                yield b"sif %s %s %s" % (path, field.encode(), value.encode())
+
+
+def _new_link_fields(entry: Entry, timestamp: int) -> Iterator[tuple[str, str]]:
+    """What the tree says otherwise of a link that debugfs just made: root's, of now."""
+    for owner in ("uid", "gid"):
+        if getattr(entry, owner):
+            yield owner, str(getattr(entry, owner))
+    if entry.mtime != timestamp:
+        yield "atime", f"@{entry.mtime}"
+        yield "mtime", f"@{entry.mtime}"
 
 
 def _corrections(
-    wanted: dict[str, Entry], present: dict[str, _Present], scratch: Path, identity: _Identity
+    wanted: dict[str, Entry], present: dict[str, _Present], scratch: Path, timestamp: int
 ) -> Iterator[bytes]:
     """The debugfs commands that turn what is present into what is wanted; none: it is right."""
     contents: dict[str, int] = {}
@@ -249,7 +277,7 @@ def _corrections(
             raise Broken(f"/{path} was packed as another file.", code="packing-failed")
         if entry.content and contents.setdefault(entry.content, inode.number) != inode.number:
             raise Broken(f"/{path} lost its hard links.", code="packing-failed")
-        for field, value in _wrong_fields(entry, inode, identity.timestamp):
+        for field, value in _wrong_fields(entry, inode, timestamp):
             yield b"sif <%d> %s %s" % (inode.number, field.encode(), value.encode())
         yield from _xattr_commands(entry, there, scratch)
 
@@ -301,7 +329,7 @@ def _quoted(name: str) -> bytes:
     return b'"' + encoded(name).replace(b'"', b'""') + b'"'
 
 
-def _debugfs(image: Path, scratch: Path, identity: _Identity, commands: Iterator[bytes]) -> str:
+def _debugfs(image: Path, scratch: Path, identity: _Identity, commands: Iterable[bytes]) -> str:
     """Run a batch of commands; what debugfs complained about, without its banner."""
     script = scratch / "debugfs-commands"
     script.write_bytes(b"".join(command + b"\n" for command in commands))
