@@ -6,7 +6,7 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 
-from drives.models import Drive
+from drives.models import Consistency, Drive, Snapshot
 from images.models import Image, Kernel
 from nexus_site.core.ids import NexusIDField
 from nexus_site.core.models import NamedModel, NexusModel
@@ -39,6 +39,17 @@ class VM(NamedModel):
     heartbeat = models.JSONField(default=dict, help_text="The last answer of its agent.")
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     drives = models.ManyToManyField(Drive, through="Attachment", related_name="vms")
+    head = models.ForeignKey(
+        "VMSnapshot",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The snapshot that it goes on from; the next one's parent.",
+    )
+    source_snapshot = models.ForeignKey(
+        "VMSnapshot", null=True, blank=True, on_delete=models.SET_NULL, related_name="clones"
+    )
 
     class Meta:
         ordering = ["-created_at"]
@@ -72,6 +83,47 @@ class Attachment(NexusModel):
 
     def __str__(self) -> str:
         return f"{self.drive} in {self.vm}"
+
+
+class VMSnapshot(NamedModel):
+    """All drives of a VM at one instant, and what the VM was like then."""
+
+    class State(models.TextChoices):
+        CREATING = "creating"
+        READY = "ready"
+        DELETING = "deleting"
+
+    vm = models.ForeignKey(VM, on_delete=models.PROTECT, related_name="snapshots")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.CREATING)
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children"
+    )
+    consistency = models.CharField(max_length=10, choices=Consistency.choices, blank=True)
+    held_ms = models.PositiveIntegerField(
+        null=True, blank=True, help_text="How long the VM's CPUs stood still, in milliseconds."
+    )
+    vcpu_count = models.PositiveIntegerField()
+    mem_size_mib = models.PositiveIntegerField()
+    drives = models.ManyToManyField(Snapshot, through="SnapshotPart", related_name="vm_snapshots")
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name = "VM snapshot"
+
+
+class SnapshotPart(NexusModel):
+    """A drive's snapshot in a VM's, with the place that the drive had."""
+
+    vm_snapshot = models.ForeignKey(VMSnapshot, on_delete=models.CASCADE, related_name="parts")
+    snapshot = models.OneToOneField(Snapshot, on_delete=models.PROTECT, related_name="part")
+    is_root = models.BooleanField()
+    read_only = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["-is_root", "created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.snapshot} in {self.vm_snapshot}"
 
 
 class Transition(models.Model):

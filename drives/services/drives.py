@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
-from django.conf import settings
 from django.db import transaction
 
 from drives.models import Drive
-from drives.storage import Storage, open_storage
+from drives.services.places import storage
 from images.models import Image
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, Conflict, Invalid
@@ -19,12 +17,6 @@ from nexus_site.core.operations import open_operation
 from nexus_site.core.steps import Plan, Run, Step
 
 MIB = 1024 * 1024
-
-
-@cache
-def storage() -> Storage:
-    """The storage backend of this host, chosen by probing the data directory."""
-    return open_storage(Path(settings.NEXUS.data_dir))
 
 
 @transaction.atomic
@@ -89,6 +81,7 @@ def new_drive(
 def fill(drive: Drive, run: Run) -> str:
     """Make the drive's storage from its image and mark it ready; safe to repeat."""
     if drive.state != Drive.State.READY:
+        assert drive.image is not None, "made from it"
         storage().clone_image(drive.image.ref, drive.ref)
         if drive.size_bytes > drive.image.size_bytes:
             storage().resize(drive.ref, drive.size_bytes)
