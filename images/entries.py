@@ -19,7 +19,7 @@ from nexus_site.core.errors import Invalid
 MAX_NAME = 255  # bytes; Linux's own limits
 MAX_PATH = 4095
 MAX_MTIME = 2**31 - 1  # what every version of the ext4 tools writes right
-MAX_SIZE = 1 << 40
+MAX_SIZE = 16 << 40  # what ext4 can hold
 MAX_XATTRS = 64 << 10  # bytes of all names and values of one entry
 
 _XATTR_NAME = re.compile(

@@ -6,18 +6,18 @@ Both are streams made in constant memory, and the same image gives the same byte
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from backports.zstd import CompressionParameter, ZstdCompressor
 
-from images.entries import DEVICES, Entry, Kind, encoded
+from images.entries import Entry, Kind, encoded
 from images.files import data_ranges
 from images.formats.disks import open_disk
 from images.formats.ext4_reader import Ext4
+from images.formats.tar_writer import BLOCK, MAX_ID, MAX_SIZE, NAME_SIZE, extended, header
 from images.trees import Item
 
-_BLOCK = 512
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
 _HOLE = 64 << 20  # holes are packed in such steps
@@ -29,9 +29,7 @@ _TYPES = {
     Kind.DIRECTORY: b"5",
     Kind.FIFO: b"6",
 }
-_LINK, _PAX = b"1", b"x"
-_NAME_SIZE = 100
-_MAX_SIZE, _MAX_ID = 8**11 - 1, 8**7 - 1  # what the fields of a header hold
+_LINK = b"1"
 _PARAMETERS: dict[int, int] = {CompressionParameter.checksum_flag: 1}
 
 
@@ -46,7 +44,7 @@ def tar_stream(path: Path) -> Iterator[bytes]:
             if item.entry.kind is not Kind.SOCKET:
                 yield _headers(item)
                 yield from _data(item)
-    yield bytes(2 * _BLOCK)
+    yield bytes(2 * BLOCK)
 
 
 def ext4_zst_stream(path: Path) -> Iterator[bytes]:
@@ -59,7 +57,7 @@ def ext4_zst_stream(path: Path) -> Iterator[bytes]:
             while start - done >= _HOLE:
                 yield hole
                 done += _HOLE
-            yield from _compressed(_plain(file.fileno(), done, start, end))
+            yield from compressed(_plain(file.fileno(), done, start, end))
             done = end
 
 
@@ -74,7 +72,7 @@ def _plain(fd: int, hole: int, start: int, end: int) -> Iterator[bytes]:
         start += len(data)
 
 
-def _compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """One zstd frame; frames may follow each other."""
     compressor = ZstdCompressor(options=_PARAMETERS)
     for chunk in chunks:
@@ -84,7 +82,7 @@ def _compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _compressed_hole() -> bytes:
-    return b"".join(_compressed(_zeros(_HOLE)))
+    return b"".join(compressed(_zeros(_HOLE)))
 
 
 def _zeros(count: int) -> Iterator[bytes]:
@@ -102,7 +100,7 @@ def _data(item: Item) -> Iterator[bytes]:
         yield from _zeros(offset - at)
         yield data
         at = offset + len(data)
-    yield from _zeros(item.entry.size + -item.entry.size % _BLOCK - at)
+    yield from _zeros(item.entry.size + -item.entry.size % BLOCK - at)
 
 
 def _headers(item: Item) -> bytes:
@@ -115,24 +113,19 @@ def _headers(item: Item) -> bytes:
     type_ = _LINK if link is not None else _TYPES[entry.kind]
     size = entry.size if link is None else 0
     records = _records(entry, name, target, size)
-    header = _header(entry, name, target, type_, size)
-    if not records:
-        return header
-    lines = b"".join(_record(key, value) for key, value in records.items())
-    extension = _header(Entry("", Kind.FILE, 0o644), b"./PaxHeaders/pax", b"", _PAX, len(lines))
-    return extension + lines + bytes(-len(lines) % _BLOCK) + header
+    return extended(records, header(entry, name, target, type_, size))
 
 
 def _records(entry: Entry, name: bytes, target: bytes, size: int) -> dict[bytes, bytes]:
     """What the fields of a header cannot hold; text that is no UTF-8 is declared as bytes."""
     records: dict[bytes, bytes] = {}
     for key, text in ((b"path", name), (b"linkpath", target)):
-        if len(text) > _NAME_SIZE or not text.isascii():
+        if len(text) > NAME_SIZE or not text.isascii():
             records[key] = text
     for key, number, highest in (
-        (b"size", size, _MAX_SIZE),
-        (b"uid", entry.uid, _MAX_ID),
-        (b"gid", entry.gid, _MAX_ID),
+        (b"size", size, MAX_SIZE),
+        (b"uid", entry.uid, MAX_ID),
+        (b"gid", entry.gid, MAX_ID),
     ):
         if number > highest:
             records[key] = b"%d" % number
@@ -147,33 +140,6 @@ def _xattr_records(xattrs: Mapping[str, bytes]) -> dict[bytes, bytes]:
         b"SCHILY.xattr." + encoded(name).replace(b"%", b"%25").replace(b"=", b"%3D"): value
         for name, value in sorted(xattrs.items())
     }
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    """``LENGTH KEY=VALUE`` and a newline; the length counts its own digits too."""
-    rest = len(key) + len(value) + 3
-    length = rest + len(str(rest))
-    length = rest + len(str(length))
-    return b"%d %s=%s\n" % (length, key, value)
-
-
-def _header(entry: Entry, name: bytes, target: bytes, type_: bytes, size: int) -> bytes:
-    major, minor = entry.device if entry.kind in DEVICES else (0, 0)
-    parts = [
-        name[:_NAME_SIZE].ljust(_NAME_SIZE, b"\0"),
-        b"%07o\0" % entry.mode,
-        b"%07o\0" % (entry.uid if entry.uid <= _MAX_ID else 0),
-        b"%07o\0" % (entry.gid if entry.gid <= _MAX_ID else 0),
-        b"%011o\0" % (size if size <= _MAX_SIZE else 0),
-        b"%011o\0" % entry.mtime,
-        b" " * 8,
-        type_,
-        target[:_NAME_SIZE].ljust(_NAME_SIZE, b"\0"),
-        b"ustar\x0000".ljust(72, b"\0"),
-        b"%07o\0%07o\0" % (major, minor),
-    ]
-    block = b"".join(parts).ljust(_BLOCK, b"\0")
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
 def _is_utf8(raw: bytes) -> bool:

@@ -36,11 +36,15 @@ _CONTAINER_NAME = re.compile(
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Readable]:
-    """The file to read from its beginning, unpacked where it is compressed."""
+def opened(path: Path, max_bytes: int = 0) -> Iterator[Readable]:
+    """The file to read from its beginning, unpacked where it is compressed.
+
+    ``max_bytes``: so much of it may come out however small it is, for who knows what it declares.
+    """
+    limits = {"free_bytes": max_bytes, "max_bytes": max_bytes} if max_bytes else {}
     with _file(path) as file:
         compression = _compression(file)
-        yield Unpacked(file, compression) if compression else file
+        yield Unpacked(file, compression, **limits) if compression else file
 
 
 @contextlib.contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import abc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from images.files import data_ranges
 from nexus_site.core.errors import Invalid, NotFound
 
 
@@ -29,6 +31,10 @@ class Disk(abc.ABC):
     @abc.abstractmethod
     def _read(self, offset: int, length: int) -> bytes:
         """``read_at`` with the bounds already checked."""
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Where there may be data: (start, end) pairs in order; all else is zeros."""
+        yield 0, self.size
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -62,6 +68,9 @@ class RawDisk(Disk):
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return b"".join(parts)
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        return data_ranges(self._fd, self.size)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from images.formats.disks import Disk
@@ -69,6 +70,21 @@ class Qcow2Disk(Disk):
         self._l2_table = functools.lru_cache(maxsize=16)(self._read_l2_table)
         self._inflated = functools.lru_cache(maxsize=16)(self._inflate)
 
+    def extents(self) -> Iterator[tuple[int, int]]:
+        for cluster in self._clusters():
+            entry = self._entry(cluster)
+            if entry & _COMPRESSED or (entry & _OFFSET and not self._is_zeros(entry)):
+                start = cluster * self._cluster_size
+                yield start, min(start + self._cluster_size, self.size)
+
+    def _clusters(self) -> Iterator[int]:
+        """The clusters that have an entry, in order."""
+        per_table = self._cluster_size // 8
+        count = -(-self.size // self._cluster_size)
+        for table, host in enumerate(self._l1):
+            if host & _OFFSET:
+                yield from range(table * per_table, min((table + 1) * per_table, count))
+
     def close(self) -> None:
         self._file.close()
 
@@ -86,9 +102,12 @@ class Qcow2Disk(Disk):
         if entry & _COMPRESSED:
             return self._inflated(entry)[start : start + count]
         host = entry & _OFFSET
-        if not host or (entry & _ALL_ZEROS and self._version >= 3):
+        if not host or self._is_zeros(entry):
             return bytes(count)
         return self._read_host(self._aligned(host), start, count)
+
+    def _is_zeros(self, entry: int) -> bool:
+        return bool(entry & _ALL_ZEROS) and self._version >= 3
 
     def _read_host(self, host: int, start: int, count: int) -> bytes:
         """Bytes of a data cluster; what a file that ends inside it lacks is zeros."""

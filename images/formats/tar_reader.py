@@ -78,15 +78,18 @@ class _Header:
 class TarArchive:
     """The items of an archive, once, in its order. Each item's pieces come before the next item.
 
-    ``offset`` is where the data of the last item begins in ``stream``. ``complete`` asks for the
-    mark at the end, so that a truncated archive is noticed; without it the end of the stream may
-    come between two entries.
+    ``offset`` is where the data of the last item begins in ``stream``, ``name`` how the archive
+    writes its path, ``parts`` where its data belongs: offsets and lengths. ``complete`` asks for
+    the mark at the end, so that a truncated archive is noticed; without it the end of the stream
+    may come between two entries.
     """
 
     def __init__(self, stream: Readable, *, complete: bool = True) -> None:
         self._stream, self._complete = stream, complete
         self._left = 0  # bytes of the present item's data
         self.offset = 0
+        self.name = b""
+        self.parts: Sequence[tuple[int, int]] = ()
 
     def __iter__(self) -> Iterator[Item]:
         for_all: Records = {}
@@ -136,9 +139,10 @@ class TarArchive:
         self._left = size + -size % BLOCK if header.type in _WITH_DATA else 0
         link = records.get(b"linkpath") or header.link
         pieces: Iterator[tuple[int, bytes]] = iter(())
+        self.name, self.parts = name, ()
         if kind is Kind.FILE and header.type != _LINK:
-            real_size, parts = self._layout(header, records, size)
-            size, pieces = real_size, self._pieces(parts)
+            size, self.parts = self._layout(header, records, size)
+            pieces = self._pieces(self.parts)
         entry = Entry(
             path,
             kind,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from images.formats.compression import damaged
 
 _BLOCK = 512
-_MAX_PARTS = 100_000
+MAX_PARTS = 100_000
 _IN_HEADER, _IN_BLOCK = 4, 21  # pairs of numbers of 12 bytes
 
 Part = tuple[int, int]  # offset in the file, bytes of data
@@ -19,7 +19,7 @@ Part = tuple[int, int]  # offset in the file, bytes of data
 
 def pairs(numbers: Sequence[int], real_size: int, data_size: int) -> list[Part]:
     """The parts that ``numbers`` say, proven to be in order and to use all of the data."""
-    if len(numbers) % 2 or len(numbers) > 2 * _MAX_PARTS:
+    if len(numbers) % 2 or len(numbers) > 2 * MAX_PARTS:
         raise damaged("a sparse file has a map that makes no sense")
     parts = list(zip(numbers[::2], numbers[1::2], strict=True))
     end = 0
@@ -42,7 +42,7 @@ def old_gnu(
         block = read(_BLOCK)
         numbers += _fields(block, _IN_BLOCK, number)
         more = block[504]
-        if len(numbers) > 2 * _MAX_PARTS:
+        if len(numbers) > 2 * MAX_PARTS:
             raise damaged("a sparse file has too many parts")
     return numbers, number(header[483:495])
 
@@ -76,9 +76,16 @@ def before_data(size: int, read: Callable[[int], bytes]) -> tuple[list[int], int
             raise damaged("a sparse file has a map that makes no sense")
         if lines:
             wanted = 1 + 2 * integer(lines[0])
-        if not 1 <= wanted <= 1 + 2 * _MAX_PARTS:
+        if not 1 <= wanted <= 1 + 2 * MAX_PARTS:
             raise damaged("a sparse file has too many parts")
     return [integer(line) for line in lines[1:wanted]], taken
+
+
+def map_block(parts: Sequence[Part]) -> bytes:
+    """The map that stands before the data in PAX version 1.0, padded to whole blocks."""
+    lines = [b"%d\n" % len(parts), *(b"%d\n%d\n" % part for part in parts)]
+    text = b"".join(lines)
+    return text + bytes(-len(text) % _BLOCK)
 
 
 def integer(text: bytes) -> int:

@@ -57,6 +57,28 @@ def test_reads_what_was_written_at_any_offset(
             assert disk.read_at(offset, length) == wanted[offset : offset + length]
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_extents_are_where_data_is(tmp_path: Path, version: int) -> None:
+    clusters = clusters_of(512, 200, seed=9)
+    if version == 2:
+        clusters = [c for c in clusters if c.how != "zeros"]
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(make_qcow2(clusters, version=version))
+    stored = [n for n, cluster in enumerate(clusters) if cluster.how in ("stored", "compressed")]
+    with open_disk(path) as disk:
+        assert list(disk.extents()) == [(n * 512, n * 512 + 512) for n in stored]
+
+
+def test_extents_end_with_the_disk(tmp_path: Path) -> None:
+    """Its last table has room for more clusters than there are."""
+    path = tmp_path / "disk.qcow2"
+    data = bytearray(make_qcow2([Cluster(b"x" * 512)] * 3))
+    struct.pack_into(">Q", data, 24, 2 * 512 + 100)
+    path.write_bytes(data)
+    with open_disk(path) as disk:
+        assert list(disk.extents())[-1] == (2 * 512, 2 * 512 + 100)
+
+
 def test_version_2_has_no_zero_flag(tmp_path: Path) -> None:
     clusters = clusters_of(512, 70, seed=4)
     stored = [Cluster(c.data, "hole" if c.how == "zeros" else c.how) for c in clusters]
