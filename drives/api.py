@@ -43,7 +43,7 @@ def create_drive(
     return carry_out(
         request,
         query,
-        lambda: services.create_drive(image, name=data.name, size_mib=data.size_mib),
+        lambda: services.create_drive(image=image, name=data.name, size_mib=data.size_mib),
     )
 
 

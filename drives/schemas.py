@@ -24,7 +24,7 @@ class DriveOut(Schema):
     id: ID
     name: str
     state: Annotated[Drive.State, listed(Drive.State)]
-    image: Ref
+    image: Ref | None
     size_bytes: int
     vm: AttachedTo | None
     created_at: datetime

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from drives import services
+from drives.services import drives, making, snapshots
 from nexus_site.core.operations import register
 
-register("drive.create", services.create_plan)
-register("drive.delete", services.delete_plan)
+register("drive.create", making.create_plan)
+register("drive.resize", drives.resize_plan)
+register("drive.delete", drives.delete_plan, drives.delete_failed)
+register("drive.snapshot", snapshots.take_plan)
+register("snapshot.delete", snapshots.delete_plan, snapshots.delete_failed)

@@ -7,14 +7,24 @@ from pathlib import Path
 
 from django.conf import settings
 
+from drives.models import Drive, Snapshot
 from drives.storage import Storage, open_storage
 
 
 def storage() -> Storage:
     """The storage backend of this host, chosen by probing the data directory."""
-    return _open(Path(settings.NEXUS.data_dir))
+    data_dir = Path(settings.NEXUS.data_dir)
+    return _open(data_dir, (data_dir / "pool.btrfs").exists())
+
+
+def file_of(row: Drive | Snapshot) -> Path:
+    """Where the file of a drive or a snapshot is, or would be."""
+    if isinstance(row, Drive):
+        return storage().drive_path(row.ref)
+    return storage().snapshot_path(row.ref)
 
 
 @lru_cache(maxsize=1)
-def _open(data_dir: Path) -> Storage:
+def _open(data_dir: Path, has_pool: bool) -> Storage:
+    """Opened anew once another process has made a pool (``storage init``)."""
     return open_storage(data_dir)

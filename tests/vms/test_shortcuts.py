@@ -260,7 +260,7 @@ def test_a_drive_from_each_source(image: Image) -> None:
 def test_a_drive_that_cannot_be_made_leaves_only_images(
     source: str, image: Image, monkeypatch: pytest.MonkeyPatch, data_dir: Path
 ) -> None:
-    def full(image_ref: str, drive_ref: str) -> None:
+    def full(*_: object) -> None:
         raise Broken("The disk is full.", code="disk-full")
 
     before = sorted((data_dir / "drives").glob("*.*"))
@@ -282,7 +282,7 @@ def test_a_drive_that_cannot_be_made_leaves_only_images(
 def test_a_vm_whose_drive_cannot_be_made_is_not_there(
     image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(image_ref: str, drive_ref: str) -> None:
+    def full(*_: object) -> None:
         raise Broken("The disk is full.", code="disk-full")
 
     monkeypatch.setattr(drive_services.storage(), "clone_image", full)

@@ -1,0 +1,213 @@
+"""Drives are made from an image, from another drive, from a snapshot, or empty."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+
+from drives.live import live
+from drives.models import Consistency, Drive, Snapshot
+from drives.services.drives import check_limit, discard, find, mark_ready
+from drives.services.guards import require_free_name, require_idle, require_ready
+from drives.services.places import storage
+from drives.services.rows import MIB, locked, progress_of, size_text
+from images.models import Image
+from nexus_site.core import events
+from nexus_site.core.errors import Broken, Conflict, Invalid
+from nexus_site.core.ids import check_name, free_name
+from nexus_site.core.models import Operation
+from nexus_site.core.operations import open_operation
+from nexus_site.core.steps import Plan, Run, Step
+
+
+@transaction.atomic
+def create_drive(
+    *,
+    name: str = "",
+    image: Image | None = None,
+    drive: Drive | None = None,
+    snapshot: Snapshot | None = None,
+    size_mib: int | None = None,
+    delete_with_vm: bool = False,
+) -> Operation:
+    """A writable copy of an image, a drive or a snapshot; of none of them, an empty ext4 drive.
+
+    With ``size_mib`` it is grown to that size. Raises ``Invalid`` for more than one source, or
+    none and no size, and for a size below the source's.
+    """
+    sources = [source for source in (image, drive, snapshot) if source is not None]
+    if len(sources) > 1 or (not sources and size_mib is None):
+        raise Invalid(
+            "Give one of image, drive and snapshot, or a size for an empty drive.",
+            hint="An image, a drive or a snapshot is copied; it may be given a larger size.",
+            code="drive-source",
+        )
+    more: dict[str, Any] = {"size_mib": size_mib, "delete_with_vm": delete_with_vm, "strict": True}
+    if image is not None:
+        made = new_drive(image, name=name, **more)
+    elif drive is not None:
+        require_idle(drive)
+        made = clone_row(drive, name=name, **more)
+    elif snapshot is not None:
+        made = clone_row(snapshot, name=name, **more)
+    else:
+        made = _new_row(name, Drive.Origin.EMPTY, 0, **more)
+    return open_operation(
+        "drive.create", f"Create drive {made.name}", subject=made, params={"drive": made.ref}
+    )
+
+
+def check_size(source: Image | Drive | Snapshot, size_mib: int) -> None:
+    """Raises ``Invalid`` where a drive made of ``source`` cannot be that small."""
+    if size_mib * MIB < source.size_bytes:
+        kind = source._meta.model_name
+        raise Invalid(
+            f"A drive of “{source.name}” has at least {-(-source.size_bytes // MIB)} MiB; "
+            f"{size_mib} were asked for.",
+            hint=f"Leave the size out to get the {kind}'s.",
+            code="drive-too-small",
+        )
+
+
+def new_drive(
+    image: Image,
+    *,
+    name: str = "",
+    size_mib: int | None = None,
+    strict: bool = False,
+    delete_with_vm: bool = False,
+) -> Drive:
+    """The row of a new drive of an image; its storage is still to be made (``fill``).
+
+    A taken name gets a suffix, or with ``strict`` raises ``Conflict``.
+    """
+    if size_mib is not None:
+        check_size(image, size_mib)
+    return _new_row(
+        name,
+        Drive.Origin.IMAGE,
+        image.size_bytes,
+        size_mib=size_mib,
+        delete_with_vm=delete_with_vm,
+        strict=strict,
+        image=image,
+    )
+
+
+@transaction.atomic
+def clone_row(
+    source: Drive | Snapshot,
+    *,
+    name: str = "",
+    size_mib: int | None = None,
+    delete_with_vm: bool = False,
+    strict: bool = False,
+) -> Drive:
+    """The row of a new drive with the contents of another, or of a snapshot; ``fill`` copies.
+
+    Until then the source refuses to be deleted or changed. Raises ``Conflict`` unless it is
+    ready, or for a taken name with ``strict``.
+    """
+    source = locked(source)
+    require_ready(source)
+    if size_mib is not None:
+        check_size(source, size_mib)
+    of_snapshot = isinstance(source, Snapshot)
+    drive = source.drive if isinstance(source, Snapshot) else source
+    return _new_row(
+        name,
+        Drive.Origin.SNAPSHOT if of_snapshot else Drive.Origin.DRIVE,
+        source.size_bytes,
+        size_mib=size_mib,
+        delete_with_vm=delete_with_vm,
+        strict=strict,
+        image=drive.image,
+        source_drive=drive,
+        source_snapshot=source if of_snapshot else None,
+    )
+
+
+def _new_row(
+    name: str,
+    origin: Drive.Origin,
+    source_bytes: int,
+    *,
+    size_mib: int | None,
+    delete_with_vm: bool,
+    strict: bool,
+    **made_of: Any,
+) -> Drive:
+    if name and strict:
+        require_free_name(Drive, name)
+    elif name:
+        check_name(name)
+    if size_mib is not None:
+        check_limit(size_mib)
+    drive = Drive.objects.create(
+        name=free_name(lambda taken: Drive.objects.filter(name=taken).exists(), name),
+        origin=origin,
+        size_bytes=size_mib * MIB if size_mib else source_bytes,
+        delete_with_vm=delete_with_vm,
+        **made_of,
+    )
+    source = made_of.get("source_snapshot") or made_of.get("source_drive") or made_of.get("image")
+    events.append("drive.created", drive, origin=origin.value, source=getattr(source, "name", ""))
+    return drive
+
+
+def fill(drive: Drive, run: Run) -> str:
+    """Make the drive's storage from what it is a copy of and mark it ready; safe to repeat."""
+    if drive.state == Drive.State.READY:
+        return f"{drive.name}, {size_text(drive)}"
+    note = _make_storage(drive, run)
+    copied_bytes = storage().drive_path(drive.ref).stat().st_size
+    if copied_bytes < drive.size_bytes:
+        storage().resize(drive.ref, drive.size_bytes)
+    drive.size_bytes = max(copied_bytes, drive.size_bytes)
+    mark_ready(drive)
+    return f"{drive.name}, {size_text(drive)}{note}"
+
+
+def _make_storage(drive: Drive, run: Run) -> str:
+    """The drive's file, of its source's size; what there is to say about it."""
+    progress = progress_of(run)
+    if drive.origin == Drive.Origin.IMAGE:
+        assert drive.image is not None, "made from it"
+        storage().clone_image(drive.image.ref, drive.ref, progress)
+    elif drive.origin == Drive.Origin.EMPTY:
+        if not storage().drive_path(drive.ref).exists():
+            storage().create(drive.ref, drive.size_bytes)
+    elif drive.origin == Drive.Origin.SNAPSHOT and drive.source_snapshot is not None:
+        storage().clone_snapshot(drive.source_snapshot.ref, drive.ref, progress)
+    elif drive.origin == Drive.Origin.DRIVE and drive.source_drive is not None:
+        with live().hold([drive.source_drive], run) as consistency:
+            storage().clone_drive(drive.source_drive.ref, drive.ref, progress)
+        return f", {Consistency(consistency).label}"
+    else:
+        raise Broken(
+            f"What the drive “{drive.name}” was to be made of is gone.",
+            hint="Delete it and make another one.",
+            code="drive-source-gone",
+        )
+    return ""
+
+
+# What workers run
+
+
+def create_plan(operation: Operation) -> Plan:
+    return [Step("storage", "Make the storage", _create, undo=_drop)]
+
+
+def _create(run: Run) -> str:
+    drive = find(run)
+    if drive is None:
+        raise Conflict("The drive has been deleted meanwhile.", code="drive-gone")
+    return fill(drive, run)
+
+
+def _drop(run: Run) -> None:
+    drive = find(run)
+    if drive is not None:
+        discard(drive)
