@@ -43,14 +43,14 @@ def whole_file(path: Path, mode: int = 0o600) -> Iterator[Path]:
     Whatever goes wrong, the temporary file is gone and ``path`` is what it was before.
     A full disk is ``Retryable`` with the code ``disk-full``; other system errors are ``Broken``.
     """
-    with _system_errors():
+    with system_errors():
         temporary, lock = _locked_part(path)
         try:
             yield temporary
             os.fchmod(lock, mode)
             os.fsync(lock)
             temporary.replace(path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
             os.close(lock)
@@ -59,8 +59,8 @@ def whole_file(path: Path, mode: int = 0o600) -> Iterator[Path]:
 @contextlib.contextmanager
 def scratch_directory(parent: Path) -> Iterator[Path]:
     """A private temporary directory in ``parent``, removed with all it holds afterwards."""
-    with _system_errors():
-        scratch = _part_name(parent / "scratch")
+    with system_errors():
+        scratch = part_name(parent / "scratch")
         scratch.mkdir(0o700)
         lock = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -77,7 +77,7 @@ def sweep(directory: Path) -> list[Path]:
     Returns what was removed. Safe at any time: what is being written is locked and stays.
     """
     removed = []
-    for part in sorted(directory.glob(f".*{PART_SUFFIX}")):
+    for part in _parts(directory):
         with contextlib.suppress(FileNotFoundError), _lock_of_nobody(part) as ours:
             if ours:
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
@@ -85,15 +85,30 @@ def sweep(directory: Path) -> list[Path]:
     return removed
 
 
+def abandoned(directory: Path) -> list[Path]:
+    """The temporary files and directories that ``sweep`` would remove."""
+    found = []
+    for part in _parts(directory):
+        with contextlib.suppress(FileNotFoundError), _lock_of_nobody(part) as ours:
+            if ours:
+                found.append(part)
+    return found
+
+
+def is_part(path: Path) -> bool:
+    """Whether this is the name of something temporary."""
+    return path.name.startswith(".") and path.name.endswith(PART_SUFFIX)
+
+
 def move_file(source: Path, target: Path, mode: int, progress: Progress = no_progress) -> None:
     """Move a file into its place, on the disk; to another file system by a sparse copy."""
-    with _system_errors():
+    with system_errors():
         try:
             with source.open("rb") as file:
                 os.fchmod(file.fileno(), mode)
                 os.fsync(file.fileno())
             source.replace(target)
-            _sync_directory(target.parent)
+            sync_directory(target.parent)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -166,19 +181,24 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, offset
 
 
-def _part_name(path: Path) -> Path:
+def part_name(path: Path) -> Path:
+    """A new name for what is to become ``path``; ``sweep`` knows it by its form."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}{PART_SUFFIX}")
 
 
 def _locked_part(path: Path) -> tuple[Path, int]:
     """A new temporary file and the descriptor that holds its lock."""
     while True:
-        part = _part_name(path)
+        part = part_name(path)
         lock = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock).st_nlink:  # else a sweep came between the two lines above
             return part, lock
         os.close(lock)
+
+
+def _parts(directory: Path) -> list[Path]:
+    return sorted(directory.glob(f".*{PART_SUFFIX}"))
 
 
 @contextlib.contextmanager
@@ -194,7 +214,8 @@ def _lock_of_nobody(part: Path) -> Iterator[bool]:
         os.close(fd)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Flush the names in a directory to the disk."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -203,7 +224,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _system_errors() -> Iterator[None]:
+def system_errors() -> Iterator[None]:
     """System errors inside the block leave it as one of the kinds for people."""
     try:
         yield

@@ -1,19 +1,19 @@
 """The backend for every file system: sparse copies.
 
-Costs the time and space of the data, not of the drive's size. Where the file system can share
-blocks, the kernel's copy call does so by itself.
+Costs the time and space of the data, not of the drive's size.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from drives.storage.base import Probe, Storage
+from drives.storage.base import Probe
+from drives.storage.files import FileStorage
 from images.files import Progress, copy_sparse, scratch_directory
 from nexus_site.core.errors import NexusError
 
 
-class CopyStorage(Storage):
+class CopyStorage(FileStorage):
     """Copies the data and leaves the holes."""
 
     name = "copy"
@@ -29,3 +29,6 @@ class CopyStorage(Storage):
 
     def _copy(self, source: Path, target: Path, progress: Progress) -> None:
         copy_sparse(source, target, progress)
+
+    def _shared_bytes(self, path: Path, used_bytes: int) -> int | None:
+        return 0
