@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from drives.services import drives, making, snapshots
+from drives.services import drives, making, snapshots, transfers
 from nexus_site.core.operations import register
 
 register("drive.create", making.create_plan)
+register("drive.import", transfers.import_plan, transfers.give_up)
 register("drive.resize", drives.resize_plan)
 register("drive.delete", drives.delete_plan, drives.delete_failed)
 register("drive.snapshot", snapshots.take_plan)

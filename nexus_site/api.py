@@ -12,6 +12,7 @@ from ninja.operation import Operation as Endpoint
 
 from builds.api import router as builds_router
 from drives.api import router as drives_router
+from drives.transfers_api import router as transfers_router
 from images.api import router as images_router
 from nexus_site.core import events
 from nexus_site.core.api import admin_router
@@ -147,6 +148,7 @@ def _no_such_endpoint(path: str) -> NotFound:
 
 for router in (
     shortcuts_router,  # before the others: its paths name what a {ref} there could be
+    transfers_router,  # likewise
     vms_router,
     drives_router,
     vm_drives_router,

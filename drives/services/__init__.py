@@ -32,6 +32,7 @@ from drives.services.snapshots import (
     restore,
     take_snapshot,
 )
+from drives.services.transfers import export_drive, export_snapshot, import_drive
 
 __all__ = [
     "MIB",
@@ -45,8 +46,11 @@ __all__ = [
     "delete_snapshot",
     "discard",
     "discard_snapshot",
+    "export_drive",
+    "export_snapshot",
     "file_of",
     "fill",
+    "import_drive",
     "locked",
     "mark_ready",
     "new_drive",
