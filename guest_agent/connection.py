@@ -17,6 +17,7 @@ from guest_agent.messages import (
     Heartbeat,
     Hello,
     number_field,
+    paths_field,
     text_field,
 )
 from guest_agent.yamux import ProtocolError, Session, Stream, gone
@@ -119,6 +120,27 @@ class AgentConnection:
         """
         await self._call("shutdown", timeout, mode=mode, grace=grace)
 
+    async def freeze(self, timeout: float = 30) -> list[str]:
+        """Write the guest's file systems out and let every write in the guest wait.
+
+        Returns the mount points that are frozen, at least one. The guest thaws them by itself
+        after ``timeout`` seconds (at most 60) or when this connection ends. Until then it
+        refuses ``configure``, and programs that write to them hang. Agents that do not know how
+        refuse with the reason ``unknown-op``; ``busy`` means frozen already.
+
+        Where this raises ``Retryable`` nobody knows how far the agent came: call ``thaw``.
+        """
+        reply = await self._call("freeze", timeout, timeout=timeout)
+        return self._paths(reply, "frozen")
+
+    async def thaw(self, timeout: float = 10) -> list[str]:
+        """Let the writes go on; returns the mount points that were frozen until now.
+
+        None are where the guest has thawed by itself: then what was done since the freeze may
+        not have been done under it.
+        """
+        return self._paths(await self._call("thaw", timeout), "thawed")
+
     async def start(self, program: Program, timeout: float = START_TIMEOUT) -> Execution:
         """Start a program in the guest; ``close`` what this returns.
 
@@ -213,7 +235,7 @@ class AgentConnection:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _call(self, operation: str, timeout: float, **fields: Any) -> dict[str, Any]:
+    async def _call(self, operation: str, timeout: float, /, **fields: Any) -> dict[str, Any]:
         try:
             async with asyncio.timeout(timeout):
                 stream = await self.open_stream({"op": operation, **fields})
@@ -224,6 +246,12 @@ class AgentConnection:
                     stream.reset()
         except TimeoutError:
             raise _too_slow(f"did not answer “{operation}”", timeout) from None
+
+    def _paths(self, reply: dict[str, Any], key: str) -> list[str]:
+        try:
+            return paths_field(reply, key)
+        except ProtocolError as error:
+            raise self._end_for(error) from error
 
     async def _until(self, event: asyncio.Event) -> None:
         """Wait for the event; ``Retryable`` if the connection ends first."""

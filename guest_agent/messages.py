@@ -22,6 +22,7 @@ from nexus_site.core.errors import Invalid
 MAX_SECONDS = 2.0**40
 MAX_BYTES = 2**63 - 1
 MAX_DISKS = 64
+MAX_FILE_SYSTEMS = 1024
 MAX_TEXT, MAX_PATH = 128, 512
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -48,6 +49,12 @@ def number_field(fields: Fields, key: str, highest: float) -> float:
     if not (0 <= value <= highest and math.isfinite(value)):
         raise ProtocolError(f"{key} is out of its bounds")
     return value
+
+
+def paths_field(fields: Fields, key: str) -> list[str]:
+    """The list of paths ``key``, fit to be shown."""
+    paths = _list_field(fields, key, MAX_FILE_SYSTEMS)
+    return [text_field({key: path}, key, MAX_PATH) for path in paths]
 
 
 def _object_field(fields: Fields, key: str) -> Fields:

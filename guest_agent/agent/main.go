@@ -90,6 +90,7 @@ func serve(command string, options map[string]string) {
 	if err := agent.Hold(lock, a.Settled); err != nil {
 		fail(err.Error())
 	}
+	system.ThawAll(a.System) // an agent that came to an end may have left them frozen
 	if a.Init == "none" {
 		a.Settled()
 	} else if a.Init != "" {

@@ -32,7 +32,8 @@ type Agent struct {
 	RootMounted, Started float64
 
 	configuring sync.Mutex
-	programs    atomic.Int32 // that run for the host
+	programs    atomic.Int32          // that run for the host
+	frost       atomic.Pointer[frost] // nil while nothing is frozen
 	settled     settled
 }
 

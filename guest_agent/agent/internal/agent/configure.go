@@ -16,6 +16,9 @@ import (
 // old clock or with random numbers that another machine has too. Every step is tried; what
 // failed is the answer.
 func (a *Agent) configure(c *call) error {
+	if a.frost.Load() != nil { // it would wait for the thaw, and with it whoever configures next
+		return c.refuse("busy", "the file systems are frozen")
+	}
 	a.configuring.Lock()
 	defer a.configuring.Unlock()
 	var problems []string

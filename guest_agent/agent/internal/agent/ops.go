@@ -11,8 +11,10 @@ var operations = map[string]func(*Agent, *call) error{
 	"configure": (*Agent).configure,
 	"echo":      (*Agent).echo,
 	"exec":      (*Agent).exec,
+	"freeze":    (*Agent).freeze,
 	"heartbeat": (*Agent).heartbeat,
 	"shutdown":  (*Agent).shutdown,
+	"thaw":      (*Agent).thaw,
 }
 
 // echo sends back what comes, until the host's half-close.

@@ -33,6 +33,7 @@ func (a *Agent) shutdown(c *call) error {
 	}
 	// A host that hung up at once has still asked for it.
 	answer := c.reply(nil)
+	a.endFrost() // init writes on its way down
 	go func() {
 		if err := a.System.Shutdown(mode, a.Init != "none", grace); err != nil {
 			fmt.Fprintln(os.Stderr, "nexus-agent: shutdown:", err)

@@ -15,6 +15,11 @@ type System interface {
 	SetTime(now time.Time) error
 	AddEntropy(entropy []byte) error
 	SetUpInterface(Interface) error
+	// FileSystems are those on block devices that can be written to, in the order to freeze
+	// them. The caller must CloseAll of them.
+	FileSystems() ([]*FileSystem, error)
+	// Sync writes all disks out.
+	Sync()
 	// Shutdown ends the guest. It returns only if that failed.
 	Shutdown(mode Mode, hasInit bool, grace time.Duration) error
 }

@@ -1,0 +1,158 @@
+package agent
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"nexus/agent/internal/minijson"
+	"nexus/agent/internal/system"
+)
+
+const (
+	defaultFreeze = 30 * time.Second
+	maxFreeze     = 60 * time.Second
+)
+
+// freeze writes the file systems out and lets every write wait: until the host thaws them, its
+// connection ends, or "timeout" seconds are over. The agent itself must not write meanwhile.
+func (a *Agent) freeze(c *call) error {
+	seconds, err := c.request.Number("timeout")
+	if err != nil || seconds < 0 || seconds > maxFreeze.Seconds() {
+		return c.refuse("invalid", "the field timeout must be at most 60 seconds")
+	}
+	timeout := defaultFreeze
+	if seconds > 0 {
+		timeout = time.Duration(seconds * float64(time.Second))
+	}
+	f := &frost{over: make(chan struct{})}
+	if !a.frost.CompareAndSwap(nil, f) {
+		return c.refuse("busy", "the file systems are frozen already")
+	}
+	go a.limit(f, timeout, c.stream.Disconnected())
+	err = f.spread(a.System)
+	if err == nil {
+		err = c.reply(minijson.Object{"frozen": f.paths()})
+	}
+	if err != nil {
+		a.end(f)
+	}
+	return err
+}
+
+// thaw lets the writes go on. The answer names no file system where nothing is frozen any more.
+func (a *Agent) thaw(c *call) error { return c.reply(minijson.Object{"thawed": a.endFrost()}) }
+
+// limit ends the frost where the host does not.
+func (a *Agent) limit(f *frost, timeout time.Duration, disconnected <-chan struct{}) {
+	clock := time.NewTimer(timeout)
+	defer clock.Stop()
+	select {
+	case <-clock.C:
+	case <-disconnected:
+	case <-f.over:
+		return
+	}
+	a.end(f)
+}
+
+// endFrost thaws what is frozen and tells what that was.
+func (a *Agent) endFrost() []string {
+	if f := a.frost.Load(); f != nil {
+		return a.end(f)
+	}
+	return nil
+}
+
+func (a *Agent) end(f *frost) []string {
+	thawed := f.end()
+	a.frost.CompareAndSwap(f, nil)
+	return thawed
+}
+
+// frost is what is frozen from one freeze to its thaw.
+type frost struct {
+	over chan struct{} // closed at its end
+
+	mutex  sync.Mutex
+	ended  bool
+	frozen []*system.FileSystem
+}
+
+var errNothing = errors.New("the guest has no file system that can be frozen")
+var errTooLate = errors.New("freezing took too long")
+
+// spread freezes all file systems. What cannot be frozen is at least written out, and what can
+// be then has little left to do while the others wait.
+func (f *frost) spread(s system.System) error {
+	all, err := s.FileSystems()
+	if err != nil {
+		return err
+	}
+	s.Sync()
+	for i, next := range all {
+		if err := f.add(next); err != nil {
+			system.CloseAll(all[i+1:])
+			return err
+		}
+	}
+	if len(f.paths()) == 0 {
+		return errNothing
+	}
+	return nil
+}
+
+// add freezes one more. That waits for writes that are on their way; whatever they wait for in
+// turn, end thaws what is frozen so far when the time is over.
+func (f *frost) add(next *system.FileSystem) error {
+	frozen, err := next.Freeze()
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if frozen && !f.ended {
+		f.frozen = append(f.frozen, next)
+		return nil
+	}
+	if frozen {
+		next.Thaw()
+	}
+	system.CloseAll([]*system.FileSystem{next})
+	if err != nil {
+		return errors.New(next.Path + ": " + err.Error())
+	}
+	if f.ended {
+		return errTooLate
+	}
+	return nil
+}
+
+func (f *frost) paths() []string {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return paths(f.frozen)
+}
+
+// end thaws, the last frozen first, and returns what it has thawed: nothing the second time.
+func (f *frost) end() []string {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if f.ended {
+		return nil
+	}
+	f.ended = true
+	close(f.over)
+	slices.Reverse(f.frozen)
+	for _, next := range f.frozen {
+		next.Thaw()
+	}
+	system.CloseAll(f.frozen)
+	return paths(f.frozen)
+}
+
+func paths(all []*system.FileSystem) []string {
+	var paths []string
+	for _, next := range all {
+		paths = append(paths, next.Path)
+	}
+	return paths
+}

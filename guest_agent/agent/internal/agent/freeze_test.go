@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nexus/agent/internal/system"
+)
+
+const mountinfo = `21 1 254:0 / / rw - ext4 /dev/vda rw
+24 21 254:16 / /data rw - ext4 /dev/vdb rw
+`
+
+func sandboxed(t *testing.T, mounts string) (*Agent, func() []string) {
+	t.Helper()
+	s := system.Sandbox{Directory: t.TempDir()}
+	os.MkdirAll(s.Path("/proc/self"), 0o755)
+	if err := os.WriteFile(s.Path("/proc/self/mountinfo"), []byte(mounts), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return &Agent{System: s}, func() []string {
+		calls, _ := os.ReadFile(filepath.Join(s.Directory, "calls"))
+		return strings.Split(strings.TrimSpace(string(calls)), "\n")
+	}
+}
+
+// begin is a frost of the agent's, as freeze begins it.
+func begin(a *Agent) *frost {
+	f := &frost{over: make(chan struct{})}
+	a.frost.Store(f)
+	return f
+}
+
+func TestFrostEndsInTheOtherOrderAndOnce(t *testing.T) {
+	a, calls := sandboxed(t, mountinfo)
+	f := begin(a)
+	if err := f.spread(a.System); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.paths(); !slices.Equal(got, []string{"/data", "/"}) {
+		t.Errorf("frozen: %q", got)
+	}
+	if got := a.endFrost(); !slices.Equal(got, []string{"/", "/data"}) {
+		t.Errorf("thawed: %q", got)
+	}
+	if got := a.endFrost(); len(got) != 0 || len(f.end()) != 0 {
+		t.Errorf("thawed twice: %q", got)
+	}
+	want := []string{"sync", "freeze /data", "freeze /", "thaw /", "thaw /data"}
+	if got := calls(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestFrostThatIsOverKeepsNothingFrozen(t *testing.T) {
+	a, calls := sandboxed(t, mountinfo)
+	f := begin(a)
+	f.end()
+	if err := f.spread(a.System); !errors.Is(err, errTooLate) {
+		t.Error(err)
+	}
+	if got := calls(); !slices.Equal(got, []string{"sync", "freeze /data", "thaw /data"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestFrostEndsWithItsTime(t *testing.T) {
+	a, calls := sandboxed(t, mountinfo)
+	f := begin(a)
+	if err := f.spread(a.System); err != nil {
+		t.Fatal(err)
+	}
+	a.limit(f, time.Millisecond, nil)
+	if a.frost.Load() != nil || calls()[4] != "thaw /data" {
+		t.Error(calls())
+	}
+}
+
+func TestFrostEndsWithTheConnection(t *testing.T) {
+	a, calls := sandboxed(t, mountinfo)
+	f := begin(a)
+	if err := f.spread(a.System); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	close(gone)
+	a.limit(f, time.Hour, gone)
+	if a.frost.Load() != nil || calls()[4] != "thaw /data" {
+		t.Error(calls())
+	}
+}
+
+func TestAnOldFrostDoesNotEndANewOne(t *testing.T) {
+	a, _ := sandboxed(t, mountinfo)
+	older := begin(a)
+	newer := begin(a)
+	a.end(older)
+	if a.frost.Load() != newer || newer.ended {
+		t.Error("the newer frost is over")
+	}
+}
+
+func TestNothingToFreeze(t *testing.T) {
+	a, _ := sandboxed(t, "21 1 0:2 / / rw - rootfs rootfs rw\n")
+	if err := begin(a).spread(a.System); !errors.Is(err, errNothing) {
+		t.Error(err)
+	}
+}
