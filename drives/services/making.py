@@ -177,7 +177,7 @@ def _make_storage(drive: Drive, run: Run) -> str:
         storage().clone_image(drive.image.ref, drive.ref, progress)
     elif drive.origin == Drive.Origin.EMPTY:
         if not storage().drive_path(drive.ref).exists():
-            storage().create(drive.ref, drive.size_bytes)
+            storage().create(drive.ref, drive.size_bytes, label=drive.name[:16])
     elif drive.origin == Drive.Origin.SNAPSHOT and drive.source_snapshot is not None:
         storage().clone_snapshot(drive.source_snapshot.ref, drive.ref, progress)
     elif drive.origin == Drive.Origin.DRIVE and drive.source_drive is not None:

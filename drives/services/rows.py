@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from django.db import transaction
 
@@ -19,7 +19,8 @@ R = TypeVar("R", bound=Drive | Snapshot)
 
 def locked(row: R) -> R:
     """The row as it is now; nobody else changes it until the transaction ends."""
-    found: R | None = type(row)._default_manager.select_for_update().filter(pk=row.pk).first()
+    rows = type(row)._default_manager.select_for_update()
+    found = cast("R | None", rows.filter(pk=row.pk).first())
     if found is None:
         kind = row._meta.model_name
         raise NotFound(f"The {kind} “{row.name}” has been deleted.", code=f"{kind}-not-found")
