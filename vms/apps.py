@@ -7,7 +7,10 @@ class VmsConfig(AppConfig):
 
     def ready(self) -> None:
         from builds import machines
+        from drives import live
         from vms import tasks  # noqa: F401  (teaches workers this app's operations)
         from vms.build_machine import BuildMachines
+        from vms.live_drives import LiveDrives
 
         machines.provide(BuildMachines())
+        live.provide(LiveDrives())

@@ -225,7 +225,10 @@ def make_drive(run: Run) -> str:
     if drive is None:
         with transaction.atomic():
             drive = drive_services.new_drive(
-                _image(run), name=run.params["name"], size_mib=run.params.get("size_mib")
+                _image(run),
+                name=run.params["name"],
+                size_mib=run.params.get("size_mib"),
+                delete_with_vm=run.operation.kind.startswith("vm."),
             )
             run.keep(drive=drive.ref)
             _has_made(run, "drive", drive)

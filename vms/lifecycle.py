@@ -21,7 +21,7 @@ from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import run_child
 from nexus_site.core.steps import Plan, Run, Step
-from vms import outcomes, supervision
+from vms import live_drives, outcomes, snapshotting, supervision
 from vms.drivers import driver_for
 from vms.hypervisors.base import Disk, Exit, Handle, VmmSpec
 from vms.models import VM
@@ -65,8 +65,10 @@ def delete_plan(operation: Operation) -> Plan:
     plan = [
         Step("shutdown", "End the VMM", shut_down, done=already_ended),
         Step("end", "Record how it ended", record_end),
-        Step("delete", "Delete the VM", delete_row),
     ]
+    if operation.params.get("with_snapshots"):
+        plan.append(Step("snapshots", "Delete its snapshots", delete_snapshots))
+    plan.append(Step("delete", "Delete the VM", delete_row))
     if not operation.params.get("keep_drives"):
         plan.append(Step("drives", "Delete its drives", delete_drives))
     return plan
@@ -145,6 +147,7 @@ def _spec(vm: VM, kernel: Kernel) -> VmmSpec:
     disks = tuple(
         Disk(a.drive.ref, drive_services.require_file(a.drive), a.read_only) for a in attachments
     )
+    words = [f"nexus.identity={a.drive.ref}" for a in attachments if a.is_root]
     boot_files = image_services.boot_files(kernel)
     return VmmSpec(
         vm_dir=make_vm_dir(vm),
@@ -156,7 +159,7 @@ def _spec(vm: VM, kernel: Kernel) -> VmmSpec:
         initrd=boot_files.initrd,
         disks=disks,
         mac=vm.mac,
-        kernel_args=("nexus.init=none",) if alone else (),
+        kernel_args=(*words, "nexus.init=none") if alone else tuple(words),
     )
 
 
@@ -226,6 +229,8 @@ def shut_down(run: Run) -> str:
         return "the VMM had ended already"
     patience = settings.NEXUS.shutdown_timeout
     if not run.params.get("force"):
+        with live_drives.alone_with(vm, run):
+            pass  # whoever held it has made the copies
         if supervision.ask_to_shut_down(vm) and _ended_within(vm, patience, run):
             return "the agent shut the guest down"
         if driver.shutdown(found, timeout=patience / 3):
@@ -290,12 +295,24 @@ def create_failed(operation: Operation, error: NexusError) -> None:
         drive_services.discard(drive)
 
 
+def delete_snapshots(run: Run) -> str:
+    """Those of the VM and, if they go, those of its drives."""
+    vm = VM.objects.filter(pk=NexusID.parse(run.params["vm"])).first()
+    if vm is None:
+        return "they are gone already"
+    snapshots = list(vm.snapshots.all())
+    for snapshot in snapshots:
+        snapshotting.remove(snapshot)
+    return f"{len(snapshots)} deleted"
+
+
 def delete_row(run: Run) -> str | None:
     """The row, its history and its files; remembers the drives for the step after."""
     vm = VM.objects.filter(pk=NexusID.parse(run.params["vm"])).first()
     if vm is None:
         return "it is gone already"
-    run.keep(drives=[a.drive.ref for a in vm.attachments.select_related("drive")])
+    going = vm.attachments.filter(drive__delete_with_vm=True).select_related("drive")
+    run.keep(drives=[a.drive.ref for a in going])
     remove(vm)
     return None
 
@@ -309,7 +326,8 @@ def remove(vm: VM) -> None:
 
 
 def delete_drives(run: Run) -> str:
+    """Those that go with their VM; the others are free now."""
     refs = run.made.get("drives", [])
     for drive in Drive.objects.filter(pk__in=[NexusID.parse(ref) for ref in refs]):
-        drive_services.discard(drive)
+        drive_services.discard(drive, with_snapshots=bool(run.params.get("with_snapshots")))
     return f"{len(refs)} deleted"

@@ -19,6 +19,10 @@ class Supervising(Protocol):
 
     def ask_to_shut_down(self, vm: VM) -> bool: ...
 
+    def freeze(self, vm: VM) -> bool: ...
+
+    def thaw(self, vm: VM) -> bool: ...
+
 
 _supervisor: Supervising | None = None
 _moved = threading.Condition()
@@ -39,6 +43,19 @@ def wake() -> None:
 def ask_to_shut_down(vm: VM) -> bool:
     """Ask the VM's agent to power its guest off; False when there is no agent to ask."""
     return _supervisor.ask_to_shut_down(vm) if _supervisor is not None else False
+
+
+def freeze(vm: VM) -> bool:
+    """Have the VM's agent write out and freeze its file systems; False where it cannot.
+
+    It thaws them by itself after a while, and when nobody is connected to it any more.
+    """
+    return _supervisor.freeze(vm) if _supervisor is not None else False
+
+
+def thaw(vm: VM) -> bool:
+    """Have the VM's agent thaw its file systems; False when there is no agent to ask."""
+    return _supervisor.thaw(vm) if _supervisor is not None else False
 
 
 def announce_move() -> None:

@@ -1,9 +1,9 @@
 """The supervisor: one asyncio loop that watches every VMM and holds every agent.
 
 It takes no orders. On a signal (``wake``) and on a timer it asks reality, through the
-drivers, what runs; it adopts what runs, records what ended, and never deletes anything
-because the host looks empty. For each VMM it keeps one ``Watch``: the exit through a pidfd,
-the agent through a connection that is dialled again for ever.
+drivers, what runs; it adopts what runs, records what ended, lets go what a killed worker held
+still, and never deletes anything because the host looks empty. For each VMM it keeps one
+``Watch``: the exit through a pidfd, the agent through a connection that is dialled again for ever.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from django.conf import settings
@@ -22,17 +23,18 @@ from django.db import close_old_connections
 from nexus_site.core import events
 from nexus_site.core.errors import Broken
 from nexus_site.core.operations import open_operations
-from vms import outcomes, supervision
+from vms import live_drives, outcomes, supervision
 from vms.drivers import driver_for
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
 from vms.paths import vm_dir
-from vms.states import WITH_VMM, State
+from vms.states import ALIVE, WITH_VMM, State
 from vms.watch import Watch
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+FREEZE_TIMEOUT = 20.0  # seconds; a guest with much to write out takes a while
 
 
 class Supervisor:
@@ -66,14 +68,32 @@ class Supervisor:
 
     def ask_to_shut_down(self, vm: VM) -> bool:
         """Ask the VM's agent to power the guest off; False when it cannot be asked."""
+        return self._ask(vm, Watch.shut_down, "shutdown")
+
+    def freeze(self, vm: VM) -> bool:
+        """Have its agent freeze the VM's file systems; False when it does not."""
+        return self._ask(vm, Watch.freeze, "freeze", FREEZE_TIMEOUT)
+
+    def thaw(self, vm: VM) -> bool:
+        """Have its agent thaw them; False when it does not."""
+        return self._ask(vm, Watch.thaw, "thaw")
+
+    def _ask(
+        self,
+        vm: VM,
+        call: Callable[[Watch], Coroutine[None, None, bool]],
+        what: str,
+        timeout: float = 10,
+    ) -> bool:
         watch = self._watches.get(int(vm.id))
         if watch is None:
             return False
-        asked = asyncio.run_coroutine_threadsafe(watch.shut_down(), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(call(watch), self._loop)
         try:
-            return asked.result(timeout=10)
+            return asked.result(timeout=timeout)
         except Exception:
-            log.info("the agent of %s did not take the shutdown", vm.name, exc_info=True)
+            asked.cancel()
+            log.info("the agent of %s did not take the %s", vm.name, what, exc_info=True)
             return False
 
     async def in_database(self, call: Callable[[], T]) -> T:
@@ -113,6 +133,8 @@ class Supervisor:
                 watch = Watch(self, vm, handle)
                 self._watches[int(vm.id)] = watch
                 watch.start()
+            if vm.state == State.PAUSED or (first and vm.state in ALIVE):
+                await self.in_database(partial(live_drives.let_go, vm, handle))
 
 
 def _look(adopting: bool) -> list[tuple[VM, Handle]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nexus_site.core.operations import register
-from vms import chain, lifecycle
+from vms import chain, cloning, lifecycle, rollback, snapshotting
 
 register("image.from-upload", chain.plan, chain.import_failed)
 for source in ("rootfs", "template", "image"):
@@ -15,3 +15,8 @@ register("vm.start", lifecycle.start_plan, lifecycle.start_failed)
 register("vm.stop", lifecycle.stop_plan)
 register("vm.restart", lifecycle.restart_plan, lifecycle.start_failed)
 register("vm.delete", lifecycle.delete_plan)
+register("vm.clone", cloning.plan)
+register("vm.snapshot", snapshotting.take_plan)
+register("vm-snapshot.delete", snapshotting.delete_plan, snapshotting.delete_failed)
+register("vm.rollback", rollback.vm_plan, lifecycle.start_failed)
+register("drive.rollback", rollback.drive_plan, lifecycle.start_failed)

@@ -17,8 +17,8 @@ from django.utils import timezone
 from guest_agent import transports
 from guest_agent.connection import AgentConnection
 from guest_agent.messages import Configuration, Heartbeat, Network
-from nexus_site.core.errors import NexusError
-from vms import outcomes
+from nexus_site.core.errors import NexusError, Retryable
+from vms import live_drives, outcomes
 from vms.drivers import driver_for
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
@@ -68,6 +68,20 @@ class Watch:
         if self._agent is None:
             return False
         await self._agent.shutdown("poweroff", grace=settings.NEXUS.shutdown_timeout / 2)
+        return True
+
+    async def freeze(self) -> bool:
+        """Have the agent freeze the guest's file systems; False when there is none to ask."""
+        if self._agent is None:
+            return False
+        await self._agent.freeze()
+        return True
+
+    async def thaw(self) -> bool:
+        """Have the agent thaw them; False when there is none to ask."""
+        if self._agent is None:
+            return False
+        await self._agent.thaw()
         return True
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -145,13 +159,22 @@ class Watch:
         settled = asyncio.create_task(self._note_settled(agent))
         try:
             while not (await asyncio.wait({ended}, timeout=settings.NEXUS.heartbeat_interval))[0]:
-                heartbeat = await agent.heartbeat(timeout=settings.NEXUS.heartbeat_timeout)
-                self._answered_at = time.monotonic()
-                await self._database.in_database(partial(self._keep, heartbeat))
+                if not live_drives.is_held(self.vm):
+                    await self._ask_for_heartbeat(agent)
             return ended.result()
         finally:
             settled.cancel()
             ended.cancel()
+
+    async def _ask_for_heartbeat(self, agent: AgentConnection) -> None:
+        try:
+            heartbeat = await agent.heartbeat(timeout=settings.NEXUS.heartbeat_timeout)
+        except Retryable:
+            if live_drives.is_held(self.vm):
+                return  # no guest answers while its CPUs stand still
+            raise
+        self._answered_at = time.monotonic()
+        await self._database.in_database(partial(self._keep, heartbeat))
 
     async def _note_settled(self, agent: AgentConnection) -> None:
         with contextlib.suppress(NexusError):
@@ -188,6 +211,8 @@ class Watch:
             await self._database.in_database(self._check_silence)
 
     def _check_silence(self) -> None:
+        if live_drives.is_held(self.vm):
+            self._answered_at = time.monotonic()
         silent = time.monotonic() - self._answered_at
         row = VM.objects.filter(pk=self.vm.pk).values("state", "state_since").first()
         if row is None:

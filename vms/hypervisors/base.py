@@ -14,7 +14,10 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Disk:
-    """A raw disk image. The first disk of a VM is its root, /dev/vda in the guest."""
+    """A raw disk image. The first disk of a VM is its root, /dev/vda in the guest.
+
+    `name`, at most 20 characters of A-Z, a-z, 0-9, "-" and "_", is its serial number there.
+    """
 
     name: str
     path: Path
@@ -104,6 +107,10 @@ class Hypervisor(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def hotplug_problem(self) -> str:
+        """Why disks cannot come and go while a VM runs, for people; empty when they can."""
 
     def probe(self) -> Probe:
         """What works on this host. Slow once (a guest is started), then remembered."""

@@ -126,7 +126,7 @@ def _disks(disks: tuple[Disk, ...], bus: str) -> list[str]:
         }
         blockdev = node | common | {"file": file | common}
         words += ["-blockdev", json.dumps(blockdev)]
-        words += ["-device", f"virtio-blk-{bus},drive=disk{index}"]
+        words += ["-device", f"virtio-blk-{bus},drive=disk{index},serial={disk.name}"]
     return words
 
 

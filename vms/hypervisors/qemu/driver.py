@@ -27,6 +27,10 @@ class Qemu:
     """
 
     name = "qemu"
+    hotplug_problem = (
+        "QEMU's microvm machine has its disks at fixed places in memory (virtio-mmio), and the "
+        "q35 machine that stands in for it has them on the root bus: both are set at the start."
+    )
 
     def __init__(
         self,

@@ -12,35 +12,20 @@ from datetime import timedelta
 from django.db import transaction
 
 from drives import services as drive_services
-from drives.models import Drive
+from drives.models import Drive, Snapshot
 from images.models import Image, Kernel
 from nexus_site.core import events
 from nexus_site.core.errors import Conflict, Invalid
 from nexus_site.core.ids import check_name, free_name, resolve
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import cancel, open_operation, open_operations
-from vms.capacity import check_size, host_capacity
-from vms.console import ConsolePage, read_console
-from vms.models import VM, Attachment
-from vms.queries import counts_by_state
+from vms.busy import operations_on, require_free, require_not_copied, starting_operations
+from vms.capacity import check_size
+from vms.models import VM
+from vms.services.drives import attach_drive
+from vms.services.rules import require_rest, wish
 from vms.states import ALIVE, AT_REST, Desired, State
 from vms.transitions import move, record_creation
-
-__all__ = [
-    "ConsolePage",
-    "attach_drive",
-    "counts_by_state",
-    "create_vm",
-    "delete_vm",
-    "detach_drive",
-    "host_capacity",
-    "read_console",
-    "rename_vm",
-    "restart_vm",
-    "start_vm",
-    "stop_vm",
-    "update_vm",
-]
 
 DEFAULT_MEMORY_MIB = 512
 
@@ -72,7 +57,8 @@ def create_vm(
         kernel=resolve(Kernel.objects.all(), kernel) if kernel else None,
     )
     if image:
-        root = drive_services.new_drive(resolve(Image.objects.all(), image), name=name)
+        made_of = resolve(Image.objects.all(), image)
+        root = drive_services.new_drive(made_of, name=name, delete_with_vm=True)
     else:
         root = resolve(Drive.objects.all(), drive)
     attach_drive(vm, root)
@@ -84,7 +70,14 @@ def create_vm(
     )
 
 
-def new_vm(name: str, *, vcpu_count: int, mem_size_mib: int, kernel: Kernel | None = None) -> VM:
+def new_vm(
+    name: str,
+    *,
+    vcpu_count: int,
+    mem_size_mib: int,
+    kernel: Kernel | None = None,
+    reason: str = "created",
+) -> VM:
     """The row of a new VM, with the first line of its history."""
     vm = VM.objects.create(
         name=name,
@@ -93,7 +86,7 @@ def new_vm(name: str, *, vcpu_count: int, mem_size_mib: int, kernel: Kernel | No
         kernel=kernel,
         mac=_random_mac(),
     )
-    record_creation(vm, "created")
+    record_creation(vm, reason)
     return vm
 
 
@@ -106,7 +99,7 @@ def start_vm(vm: VM) -> Operation:
             hint="Only a VM that does not run can be started.",
             code="vm-runs",
         )
-    _ensure_free(vm)
+    require_free(vm)
     _require_root_drive(vm)
     check_size(vm.vcpu_count, vm.mem_size_mib)
     operation = open_operation("vm.start", f"Start VM {vm.name}", subject=vm, params={"vm": vm.ref})
@@ -119,12 +112,12 @@ def start_vm(vm: VM) -> Operation:
 @transaction.atomic
 def stop_vm(vm: VM, *, force: bool = False) -> Operation:
     """Shut a VM down: the agent first, then the power button, then (or with ``force``) kill."""
-    stuck = vm.state == State.STOPPING and not open_operations(vm).exists()
+    stuck = vm.state == State.STOPPING and not operations_on(vm).exists()
     if not stuck and vm.state not in ALIVE | {State.STARTING}:
         raise Conflict(
             f"The VM “{vm.name}” is {vm.state}; there is nothing to stop.", code="vm-not-running"
         )
-    for start in open_operations(vm):
+    for start in starting_operations(vm):
         cancel(start)
     operation = open_operation(
         "vm.stop",
@@ -149,7 +142,7 @@ def restart_vm(vm: VM) -> Operation:
             hint=f"Start it: nexusctl vm start {vm.name}",
             code="vm-not-running",
         )
-    _ensure_free(vm)
+    require_free(vm)
     operation = open_operation(
         "vm.restart",
         f"Restart VM {vm.name}",
@@ -163,8 +156,14 @@ def restart_vm(vm: VM) -> Operation:
 
 
 @transaction.atomic
-def delete_vm(vm: VM, *, force: bool = False, keep_drives: bool = False) -> Operation:
-    """Delete a VM and, unless ``keep_drives``, its drives. A running one needs ``force``."""
+def delete_vm(
+    vm: VM, *, force: bool = False, keep_drives: bool = False, with_snapshots: bool = False
+) -> Operation:
+    """Delete a VM and, unless ``keep_drives``, those of its drives that go with it.
+
+    Raises ``Conflict`` when it runs, unless by ``force``; and listing its snapshots and those of
+    the drives that go, unless they are to go ``with_snapshots``.
+    """
     runs = vm.state not in AT_REST
     if runs and not force:
         raise Conflict(
@@ -172,21 +171,44 @@ def delete_vm(vm: VM, *, force: bool = False, keep_drives: bool = False) -> Oper
             hint="Stop it first, or force the deletion.",
             code="vm-runs",
         )
+    if not with_snapshots:
+        going = Drive.objects.filter(attachment__vm=vm, delete_with_vm=True)
+        _require_no_snapshots(vm, [] if keep_drives else list(going))
     if runs:
-        for start in open_operations(vm):
+        require_not_copied(vm)
+        for start in starting_operations(vm):
             cancel(start)
     else:
-        _ensure_free(vm)
+        require_free(vm)
     operation = open_operation(
         "vm.delete",
         f"Delete VM {vm.name}",
         subject=vm,
-        params={"vm": vm.ref, "name": vm.name, "force": True, "keep_drives": keep_drives},
+        params={
+            "vm": vm.ref,
+            "name": vm.name,
+            "force": True,
+            "keep_drives": keep_drives,
+            "with_snapshots": with_snapshots,
+        },
     )
     if runs and vm.state != State.STOPPING:
         with events.acting(events.current_actor(), operation):
             move(vm, State.STOPPING, "deletion requested")
     return operation
+
+
+def _require_no_snapshots(vm: VM, drives: list[Drive]) -> None:
+    """Raise ``Conflict`` listing the snapshots of the VM, and of the drives that go with it."""
+    alone = Snapshot.objects.filter(drive__in=drives, part=None)
+    names = [*vm.snapshots.values_list("name", flat=True), *alone.values_list("name", flat=True)]
+    if names:
+        raise Conflict(
+            f"The VM “{vm.name}” has snapshots: {', '.join(names[:20])}.",
+            hint=f"Delete them too: nexusctl vm delete {vm.name} --with-snapshots",
+            code="vm-has-snapshots",
+            extra={"snapshots": names},
+        )
 
 
 @transaction.atomic
@@ -202,50 +224,13 @@ def rename_vm(vm: VM, name: str) -> VM:
 @transaction.atomic
 def update_vm(vm: VM, *, vcpu_count: int | None = None, mem_size_mib: int | None = None) -> VM:
     """Change the size of a VM at rest."""
-    _require_rest(vm, "be changed")
+    require_rest(vm, "be changed")
     vm.vcpu_count = vcpu_count or vm.vcpu_count
     vm.mem_size_mib = mem_size_mib or vm.mem_size_mib
     check_size(vm.vcpu_count, vm.mem_size_mib)
     vm.save(update_fields=["vcpu_count", "mem_size_mib"])
     events.append("vm.changed", vm, vcpu_count=vm.vcpu_count, mem_size_mib=vm.mem_size_mib)
     return vm
-
-
-@transaction.atomic
-def attach_drive(
-    vm: VM, drive: Drive, *, is_root: bool = True, read_only: bool = False
-) -> Attachment:
-    """Put a drive into a VM at rest, by default as its root."""
-    _require_rest(vm, "take a drive")
-    holder = Attachment.objects.select_related("vm").filter(drive=drive).first()
-    if holder:
-        raise Conflict(
-            f"The drive “{drive.name}” is attached to the VM “{holder.vm.name}”.",
-            hint=f"Detach it first: nexusctl drive detach {drive.name}",
-            code="drive-attached",
-        )
-    if drive.state == Drive.State.DELETING:
-        raise Conflict(f"The drive “{drive.name}” is being deleted.", code="drive-busy")
-    if is_root and vm.attachments.filter(is_root=True).exists():
-        raise Conflict(
-            f"The VM “{vm.name}” has a root drive already.",
-            hint="Attach this one as a data drive (root: false).",
-            code="second-root-drive",
-        )
-    attachment = Attachment.objects.create(vm=vm, drive=drive, is_root=is_root, read_only=read_only)
-    events.append("drive.attached", drive, vm=vm.ref, vm_name=vm.name, is_root=is_root)
-    return attachment
-
-
-@transaction.atomic
-def detach_drive(drive: Drive) -> None:
-    """Take a drive out of its VM, which must be at rest."""
-    attachment = Attachment.objects.select_related("vm").filter(drive=drive).first()
-    if attachment is None:
-        raise Conflict(f"The drive “{drive.name}” is not attached.", code="drive-not-attached")
-    _require_rest(attachment.vm, "lose a drive")
-    attachment.delete()
-    events.append("drive.detached", drive, vm=attachment.vm.ref, vm_name=attachment.vm.name)
 
 
 def new_name(name: str) -> str:
@@ -270,32 +255,6 @@ def _name_taken(name: str) -> bool:
 def _random_mac() -> str:
     """A random unicast address of the locally administered range 52:54:00 (QEMU's own)."""
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
-
-
-def wish(vm: VM, desired: Desired) -> None:
-    VM.objects.filter(pk=vm.pk).update(desired_state=desired)
-    vm.desired_state = desired
-
-
-def _ensure_free(vm: VM) -> None:
-    """Raise ``Conflict`` while another operation works on the VM."""
-    other = open_operations(vm).first()
-    if other is not None:
-        raise Conflict(
-            f"The VM “{vm.name}” is busy: {other.title} ({other.state}).",
-            hint=f"Wait for it: nexusctl operation wait {other.ref}",
-            code="vm-busy",
-            extra={"operation": other.ref},
-        )
-
-
-def _require_rest(vm: VM, what: str) -> None:
-    if vm.state not in AT_REST:
-        raise Conflict(
-            f"The VM “{vm.name}” is {vm.state}; only a VM at rest can {what}.",
-            hint=f"Stop it first: nexusctl vm stop {vm.name}",
-            code="vm-runs",
-        )
 
 
 def _require_root_drive(vm: VM) -> None:

@@ -1,0 +1,185 @@
+"""Drives of VMs that run: who needs them still has the VM held, for as short as can be.
+
+A VM is held by one at a time, in the worker, which is one process: locks tell who waits. Its
+agent freezes the file systems, the VMM stops the CPUs, the copies are made, and both are taken
+back in reverse order. What a killed worker held, the supervisor of the next one lets go.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from drives.models import Consistency, Drive
+from nexus_site.core.errors import Conflict, NexusError, Retryable
+from nexus_site.core.operations import open_operations
+from nexus_site.core.steps import Run
+from vms import supervision
+from vms.busy import refuse_for, require_unchanged
+from vms.drivers import driver_for
+from vms.hypervisors.base import Handle
+from vms.models import VM
+from vms.paths import vm_dir
+from vms.services.rules import require_rest
+from vms.states import ALIVE, AT_REST, State
+from vms.transitions import try_move
+
+log = logging.getLogger(__name__)
+
+RESUME_TRIES = 3  # a VMM that is asked too much at once may miss one
+LOOK = 1.0  # seconds between two looks at whether a waiting operation is still wanted
+
+_locks: dict[int, threading.RLock] = defaultdict(threading.RLock)
+_held: dict[int, Held] = {}
+
+
+@dataclass
+class Held:
+    """A VM while it is held; ``milliseconds`` is known after, if its CPUs ran before."""
+
+    consistency: Consistency
+    milliseconds: int | None = None
+
+
+class LiveDrives:
+    """Provides ``drives.live``."""
+
+    def require_rest(self, drive: Drive, what: str) -> None:
+        vm = _vm_of([drive])
+        if vm is not None:
+            require_rest(vm, what)
+            refuse_for(vm, open_operations(vm))
+
+    @contextmanager
+    def hold(self, drives: Sequence[Drive], run: Run) -> Iterator[Consistency]:
+        with hold(drives, run) as held:
+            yield held.consistency
+
+
+@contextmanager
+def hold(drives: Sequence[Drive], run: Run) -> Iterator[Held]:
+    """Nothing writes to ``drives`` inside the block; see ``drives.live.LiveDrives.hold``.
+
+    Held again inside the block, by the same thread, a VM just stays so.
+    """
+    vm = _vm_of(drives)
+    if vm is None:
+        require_unchanged(drives, None, by=run.operation)
+        yield Held(Consistency.AT_REST)
+        return
+    with alone_with(vm, run):
+        if vm.pk in _held:
+            yield _held[vm.pk]
+            return
+        vm.refresh_from_db()
+        if vm.state in AT_REST:
+            require_unchanged(drives, vm, by=run.operation)
+            yield Held(Consistency.AT_REST)
+        else:
+            with _standing_still(vm, run) as held:
+                yield held
+
+
+@contextmanager
+def alone_with(vm: VM, run: Run) -> Iterator[None]:
+    """Waits until nobody else holds the VM; nobody else does inside the block."""
+    lock = _locks[vm.pk]
+    while not lock.acquire(timeout=LOOK):
+        run.check()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(vm: VM) -> bool:
+    """Whether this process holds the VM still."""
+    return vm.pk in _held
+
+
+def let_go(vm: VM, handle: Handle) -> None:
+    """Let a VM go on that somebody held who was killed; nothing if it runs, or is held by now."""
+    if not _locks[vm.pk].acquire(blocking=False):
+        return
+    try:
+        if vm.pk not in _held:
+            _go_on(vm, handle, "it was held by a worker that is no more")
+    finally:
+        _locks[vm.pk].release()
+
+
+@contextmanager
+def _standing_still(vm: VM, run: Run) -> Iterator[Held]:
+    handle, freezes = _running(vm), vm.state == State.READY
+    held = _held[vm.pk] = Held(_consistency_when_paused(vm))
+    began = time.monotonic()
+    try:
+        if freezes and supervision.freeze(vm):
+            held.consistency = Consistency.FROZEN
+        began = time.monotonic()
+        driver_for(vm.hypervisor).pause(handle)
+        _note_pause(vm, held, run)
+        yield held
+    finally:
+        _go_on(vm, handle, "the copies are made")
+        held.milliseconds = round((time.monotonic() - began) * 1000)
+        del _held[vm.pk]
+        if freezes:
+            supervision.thaw(vm)
+
+
+def _consistency_when_paused(vm: VM) -> Consistency:
+    """What a worker that was killed while it held the VM had reached: it has not run since."""
+    last = vm.history.last() if vm.state == State.PAUSED else None
+    return Consistency(last.detail.get("consistency", "crash")) if last else Consistency.CRASH
+
+
+def _running(vm: VM) -> Handle:
+    found = driver_for(vm.hypervisor).adopt(vm_dir(vm))
+    if vm.state not in ALIVE or not isinstance(found, Handle):
+        raise Conflict(
+            f"The VM “{vm.name}” is {vm.state}; its drives cannot be copied now.",
+            hint="Try again when it has come to rest or runs.",
+            code="vm-busy",
+        )
+    return found
+
+
+def _note_pause(vm: VM, held: Held, run: Run) -> None:
+    """ready → paused; a VM whose agent does not answer stays what it is for the moment."""
+    reason = f"held still: {run.operation.title}"
+    detail = {"consistency": held.consistency}
+    moved = try_move(vm, State.PAUSED, reason, detail=detail, only_from=frozenset({State.READY}))
+    if moved is None:
+        vm.refresh_from_db(fields=["state"])
+        _running(vm)  # it may be stopping by now
+
+
+def _go_on(vm: VM, handle: Handle, reason: str) -> None:
+    driver = driver_for(vm.hypervisor)
+    for tries_left in reversed(range(RESUME_TRIES)):
+        try:
+            driver.resume(handle)
+        except Retryable:
+            if tries_left:
+                continue
+            log.exception("%s could not be resumed; the supervisor tries again", vm.name)
+            return
+        except NexusError as error:  # it has ended, and who watches it records that
+            log.info("%s does not go on: %s", vm.name, error.text)
+            return
+        break
+    try_move(vm, State.READY, reason, only_from=frozenset({State.PAUSED}))
+
+
+def _vm_of(drives: Sequence[Drive]) -> VM | None:
+    """The VM that has the drives. Raises ``Conflict`` where there are several."""
+    found = list(VM.objects.filter(attachments__drive__in=drives).distinct())
+    if len(found) > 1:
+        raise Conflict("The drives are not in one VM any more.", code="drives-apart")
+    return found[0] if found else None

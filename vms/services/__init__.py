@@ -1,0 +1,57 @@
+"""The rules about VMs: the only code that changes one.
+
+Each function checks, records the wish and opens an operation in one transaction; workers do the
+work (``lifecycle``, ``snapshotting``, ``cloning``, ``rollback``).
+"""
+
+from vms.capacity import host_capacity
+from vms.console import ConsolePage, read_console
+from vms.queries import counts_by_state
+from vms.services.drives import attach_drive, detach_drive, hotplug_problem, rollback_drive
+from vms.services.rules import wish
+from vms.services.snapshots import (
+    clone_vm,
+    delete_vm_snapshot,
+    rename_vm_snapshot,
+    rollback_vm,
+    snapshot_vm,
+)
+from vms.services.vms import (
+    DEFAULT_MEMORY_MIB,
+    create_vm,
+    delete_vm,
+    new_name,
+    new_vm,
+    rename_vm,
+    restart_vm,
+    start_vm,
+    stop_vm,
+    update_vm,
+)
+
+__all__ = [
+    "DEFAULT_MEMORY_MIB",
+    "ConsolePage",
+    "attach_drive",
+    "clone_vm",
+    "counts_by_state",
+    "create_vm",
+    "delete_vm",
+    "delete_vm_snapshot",
+    "detach_drive",
+    "host_capacity",
+    "hotplug_problem",
+    "new_name",
+    "new_vm",
+    "read_console",
+    "rename_vm",
+    "rename_vm_snapshot",
+    "restart_vm",
+    "rollback_drive",
+    "rollback_vm",
+    "snapshot_vm",
+    "start_vm",
+    "stop_vm",
+    "update_vm",
+    "wish",
+]

@@ -1,0 +1,67 @@
+"""What several services of VMs ask and do."""
+
+from __future__ import annotations
+
+from drives.models import Drive
+from nexus_site.core import events
+from nexus_site.core.errors import Conflict
+from nexus_site.core.models import Operation
+from nexus_site.core.operations import open_operation
+from vms.busy import require_free
+from vms.models import VM
+from vms.states import ALIVE, AT_REST, Desired, State
+from vms.transitions import move
+
+
+def wish(vm: VM, desired: Desired) -> None:
+    """Record what people want of the VM."""
+    VM.objects.filter(pk=vm.pk).update(desired_state=desired)
+    vm.desired_state = desired
+
+
+def require_rest(vm: VM, what: str) -> None:
+    """Raise ``Conflict`` unless the VM is at rest; ``what``: "be changed"."""
+    if vm.state not in AT_REST:
+        raise Conflict(
+            f"The VM “{vm.name}” is {vm.state}; only a VM at rest can {what}.",
+            hint=f"Stop it first: nexusctl vm stop {vm.name}",
+            code="vm-runs",
+        )
+
+
+def open_rollback(
+    kind: str,
+    title: str,
+    *,
+    subject: VM | Drive,
+    params: dict[str, str],
+    vm: VM | None,
+    stop: bool,
+) -> Operation:
+    """The operation that sets drives of ``vm`` back; it is shut down and started again around
+    that if it runs and ``stop`` allows it, else ``Conflict``."""
+    restarts = vm is not None and vm.state in ALIVE and stop
+    if vm is not None:
+        require_free(vm)
+        if not restarts:
+            _require_still(vm)
+    operation = open_operation(
+        kind,
+        title,
+        subject=subject,
+        params=params | {"vm": vm.ref if vm else "", "restarts": restarts, "force": False},
+    )
+    if vm is not None and restarts:
+        wish(vm, Desired.RUNNING)
+        with events.acting(events.current_actor(), operation):
+            move(vm, State.STOPPING, "rollback requested")
+    return operation
+
+
+def _require_still(vm: VM) -> None:
+    if vm.state not in AT_REST:
+        raise Conflict(
+            f"The VM “{vm.name}” is {vm.state}; drives are rolled back while it is at rest.",
+            hint="Stop it first, or have it stopped and started again: --stop (stop: true).",
+            code="vm-runs",
+        )
