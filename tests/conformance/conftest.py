@@ -13,20 +13,27 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from builds.packing import pack_ext4
 from guest_agent.binary import agent_path, host_tsc_khz
 from guest_agent.connection import AgentConnection
 from guest_agent.transports import connect
+from images.formats.disks import open_disk
 from images.formats.e2fsprogs import run_tool
+from images.formats.ext4_reader import Ext4
 from images.initrd import build_initrd, select_modules
 from images.providers.embedded import EmbeddedProvider
 from images.providers.modules import kernel_modules
+from images.trees import Tree
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
 from vms.hypervisors.qemu import Qemu
 
+ALPINE_MIB = 512
+ALPINE_ID = UUID(int=1)
 PATIENCE = 180.0  # seconds for whatever a guest does: emulated ones are slow on a busy machine
 
 Conversation = Callable[[AgentConnection], Awaitable[Any]]
@@ -90,6 +97,22 @@ def boot_files(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
         (tree / mount_point).mkdir(parents=True)
     run_tool("mke2fs", ["-q", "-t", "ext4", "-d", tree, files.root, "32M"])
     return files
+
+
+@pytest.fixture(scope="session")
+def alpine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded Alpine as an ext4 file, without its kernel."""
+    directory = tmp_path_factory.mktemp("alpine")
+    source = EmbeddedProvider()
+    (offer,) = (offer for offer in source.offers() if offer.arch == "x86_64")
+    tree = Tree.create(directory / "tree")
+    with open_disk(source.fetch(offer, directory).path) as disk:
+        tree.fill(Ext4(disk).items())
+    for path in ("boot", "lib/modules"):
+        tree.remove(path)
+    image = directory / "alpine.ext4"
+    pack_ext4(tree, image, ALPINE_MIB, fs_uuid=ALPINE_ID, hash_seed=ALPINE_ID, timestamp=1)
+    return image
 
 
 @pytest.fixture(scope="session", params=["qemu"])

@@ -11,19 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
 from builds.machines import Machine, MachineSpec, provider
-from builds.packing import pack_ext4
 from images import services as image_services
 from images.formats.disks import open_disk
 from images.formats.e2fsprogs import run_tool
 from images.formats.ext4_reader import Ext4
-from images.providers.embedded import EmbeddedProvider
 from images.services.kernels import BootFiles as KernelFiles
-from images.trees import Tree
 from nexus_site.core.errors import Broken, Conflict
 from tests.conformance.conftest import BootFiles
 from vms import build_machine
@@ -32,27 +28,9 @@ from vms.hypervisors.qemu import Qemu
 
 pytestmark = pytest.mark.live
 
-ALPINE_MIB = 512
 PATIENCE = 180.0
-ID = UUID(int=1)
 
 Until = Callable[[Callable[[], object]], None]
-
-
-@pytest.fixture(scope="module")
-def alpine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded Alpine as an ext4 file, without its kernel."""
-    directory = tmp_path_factory.mktemp("alpine")
-    source = EmbeddedProvider()
-    (offer,) = (offer for offer in source.offers() if offer.arch == "x86_64")
-    tree = Tree.create(directory / "tree")
-    with open_disk(source.fetch(offer, directory).path) as disk:
-        tree.fill(Ext4(disk).items())
-    for path in ("boot", "lib/modules"):
-        tree.remove(path)
-    image = directory / "alpine.ext4"
-    pack_ext4(tree, image, ALPINE_MIB, fs_uuid=ID, hash_seed=ID, timestamp=1)
-    return image
 
 
 @pytest.fixture(scope="module", autouse=True)

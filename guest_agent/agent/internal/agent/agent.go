@@ -62,6 +62,7 @@ func (a *Agent) serve(conn *os.File) error {
 		return err
 	}
 	<-session.Done()
+	a.endFrost() // nothing stays frozen for a host that is gone
 	return session.Err()
 }
 

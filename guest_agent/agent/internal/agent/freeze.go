@@ -26,11 +26,11 @@ func (a *Agent) freeze(c *call) error {
 	if seconds > 0 {
 		timeout = time.Duration(seconds * float64(time.Second))
 	}
-	f := &frost{over: make(chan struct{})}
+	f := &frost{}
 	if !a.frost.CompareAndSwap(nil, f) {
 		return c.refuse("busy", "the file systems are frozen already")
 	}
-	go a.limit(f, timeout, c.stream.Disconnected())
+	time.AfterFunc(timeout, func() { a.end(f) })
 	err = f.spread(a.System)
 	if err == nil {
 		err = c.reply(minijson.Object{"frozen": f.paths()})
@@ -44,19 +44,6 @@ func (a *Agent) freeze(c *call) error {
 // thaw lets the writes go on. The answer names no file system where nothing is frozen any more.
 func (a *Agent) thaw(c *call) error { return c.reply(minijson.Object{"thawed": a.endFrost()}) }
 
-// limit ends the frost where the host does not.
-func (a *Agent) limit(f *frost, timeout time.Duration, disconnected <-chan struct{}) {
-	clock := time.NewTimer(timeout)
-	defer clock.Stop()
-	select {
-	case <-clock.C:
-	case <-disconnected:
-	case <-f.over:
-		return
-	}
-	a.end(f)
-}
-
 // endFrost thaws what is frozen and tells what that was.
 func (a *Agent) endFrost() []string {
 	if f := a.frost.Load(); f != nil {
@@ -65,6 +52,7 @@ func (a *Agent) endFrost() []string {
 	return nil
 }
 
+// end may be called any number of times for a frost.
 func (a *Agent) end(f *frost) []string {
 	thawed := f.end()
 	a.frost.CompareAndSwap(f, nil)
@@ -73,8 +61,6 @@ func (a *Agent) end(f *frost) []string {
 
 // frost is what is frozen from one freeze to its thaw.
 type frost struct {
-	over chan struct{} // closed at its end
-
 	mutex  sync.Mutex
 	ended  bool
 	frozen []*system.FileSystem
@@ -140,7 +126,6 @@ func (f *frost) end() []string {
 		return nil
 	}
 	f.ended = true
-	close(f.over)
 	slices.Reverse(f.frozen)
 	for _, next := range f.frozen {
 		next.Thaw()

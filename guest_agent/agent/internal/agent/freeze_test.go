@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"nexus/agent/internal/system"
 )
@@ -31,7 +30,7 @@ func sandboxed(t *testing.T, mounts string) (*Agent, func() []string) {
 
 // begin is a frost of the agent's, as freeze begins it.
 func begin(a *Agent) *frost {
-	f := &frost{over: make(chan struct{})}
+	f := &frost{}
 	a.frost.Store(f)
 	return f
 }
@@ -66,32 +65,6 @@ func TestFrostThatIsOverKeepsNothingFrozen(t *testing.T) {
 	}
 	if got := calls(); !slices.Equal(got, []string{"sync", "freeze /data", "thaw /data"}) {
 		t.Errorf("%q", got)
-	}
-}
-
-func TestFrostEndsWithItsTime(t *testing.T) {
-	a, calls := sandboxed(t, mountinfo)
-	f := begin(a)
-	if err := f.spread(a.System); err != nil {
-		t.Fatal(err)
-	}
-	a.limit(f, time.Millisecond, nil)
-	if a.frost.Load() != nil || calls()[4] != "thaw /data" {
-		t.Error(calls())
-	}
-}
-
-func TestFrostEndsWithTheConnection(t *testing.T) {
-	a, calls := sandboxed(t, mountinfo)
-	f := begin(a)
-	if err := f.spread(a.System); err != nil {
-		t.Fatal(err)
-	}
-	gone := make(chan struct{})
-	close(gone)
-	a.limit(f, time.Hour, gone)
-	if a.frost.Load() != nil || calls()[4] != "thaw /data" {
-		t.Error(calls())
 	}
 }
 

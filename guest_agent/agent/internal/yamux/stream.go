@@ -61,9 +61,6 @@ func (s *Stream) giveBack(n uint32) {
 	s.owed = 0
 }
 
-// Disconnected is closed when the session that the stream belongs to has ended.
-func (s *Stream) Disconnected() <-chan struct{} { return s.session.Done() }
-
 func (s *Stream) takeFlags() uint16 {
 	flags := s.flags
 	s.flags = 0
