@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from nexus_site.core.admin import ReadOnlyAdmin
 from vms import services
-from vms.models import VM, Attachment, Boot, Transition
+from vms.models import VM, Attachment, Boot, SnapshotPart, Transition, VMSnapshot
 
 
 @admin.register(VM)
@@ -25,7 +25,7 @@ class VMAdmin(ReadOnlyAdmin):
     list_filter = ("state", "desired_state", "hypervisor")
     list_select_related = ("kernel",)
     search_fields = ("name", "mac")
-    actions = ("start", "stop", "force_stop", "restart", "delete_vms")
+    actions = ("start", "stop", "force_stop", "restart", "snapshot", "delete_vms")
 
     @admin.action(description="Start selected VMs", permissions=["operate"])
     def start(self, request: HttpRequest, rows: QuerySet[VM]) -> None:
@@ -46,6 +46,10 @@ class VMAdmin(ReadOnlyAdmin):
     @admin.action(description="Restart selected VMs", permissions=["operate"])
     def restart(self, request: HttpRequest, rows: QuerySet[VM]) -> None:
         self.call_for_each(request, rows, services.restart_vm, "Restarting")
+
+    @admin.action(description="Snapshot selected VMs", permissions=["operate"])
+    def snapshot(self, request: HttpRequest, rows: QuerySet[VM]) -> None:
+        self.call_for_each(request, rows, services.snapshot_vm, "Making snapshots of")
 
     @admin.action(description="Delete selected VMs and their drives", permissions=["operate"])
     def delete_vms(self, request: HttpRequest, rows: QuerySet[VM]) -> HttpResponse | None:
@@ -71,6 +75,35 @@ class AttachmentAdmin(ReadOnlyAdmin):
             services.detach_drive(row.drive)
 
         self.call_for_each(request, rows, detach_one, "Detached")
+
+
+@admin.register(VMSnapshot)
+class VMSnapshotAdmin(ReadOnlyAdmin):
+    list_display = ("name", "letters", "vm", "state", "consistency", "held_ms", "created_at")
+    list_filter = ("state", "consistency")
+    list_select_related = ("vm",)
+    search_fields = ("name", "vm__name")
+    search_ids = ("pk", "vm_id", "parent_id")
+    actions = ("delete_snapshots",)
+
+    @admin.action(description="Delete selected snapshots", permissions=["operate"])
+    def delete_snapshots(
+        self, request: HttpRequest, rows: QuerySet[VMSnapshot]
+    ) -> HttpResponse | None:
+        question = "Delete these snapshots and those of their drives?"
+        if page := self.confirm(request, rows, "delete_snapshots", question):
+            return page
+        self.call_for_each(request, rows, services.delete_vm_snapshot, "Deleting")
+        return None
+
+
+@admin.register(SnapshotPart)
+class SnapshotPartAdmin(ReadOnlyAdmin):
+    list_display = ("letters", "vm_snapshot", "snapshot", "is_root", "read_only")
+    list_filter = ("is_root", "read_only")
+    list_select_related = ("vm_snapshot", "snapshot")
+    search_fields = ("vm_snapshot__name", "snapshot__name")
+    search_ids = ("pk", "vm_snapshot_id", "snapshot_id")
 
 
 @admin.register(Transition)

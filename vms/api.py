@@ -31,8 +31,10 @@ from vms.schemas import (
     VMOut,
     VMState,
 )
+from vms.snapshots_api import router as snapshots_router
 
 router = Router(tags=["VMs"])
+router.add_router("", snapshots_router)
 drive_router = Router(tags=["drives"])
 
 
@@ -88,7 +90,7 @@ def update_vm(
 def delete_vm(
     request: HttpRequest, ref: str, query: Query[ChangeQuery], options: Query[DeleteQuery]
 ) -> HttpResponse:
-    """Delete a VM and, unless ``keep_drives``, its drives."""
+    """Delete a VM and, unless ``keep_drives``, the drives that go with it."""
     vm = resolve(VM.objects.all(), ref)
     return carry_out(request, query, lambda: services.delete_vm(vm, **options.model_dump()))
 
@@ -156,7 +158,7 @@ def attach_drive(
     vm = resolve(VM.objects.all(), data.vm)
 
     def change() -> Drive:
-        services.attach_drive(vm, drive, is_root=data.is_root, read_only=data.read_only)
+        services.attach_drive(vm, drive, **data.model_dump(exclude={"vm"}))
         return DRIVES.get(pk=drive.pk)
 
     return carry_out(request, query, change, shown_as=DriveOut)

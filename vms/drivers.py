@@ -17,10 +17,19 @@ DEFAULT = "qemu"
 @cache
 def driver_for(name: str) -> Hypervisor:
     """The driver called ``name``; one instance a process, its probe's answer kept on disk."""
+    return _known(name)(settings.NEXUS.run_dir, tsc_khz=host_tsc_khz())
+
+
+def hotplug_problem(name: str) -> str:
+    """Why disks of a VM that runs cannot come and go with this driver; touches no VMM."""
+    return _known(name).hotplug_problem
+
+
+def _known(name: str) -> type[Qemu]:
     if name != DEFAULT:
         raise Invalid(
             f"There is no hypervisor “{name}”.",
             hint=f"There is: {DEFAULT}",
             code="unknown-hypervisor",
         )
-    return Qemu(settings.NEXUS.run_dir, tsc_khz=host_tsc_khz())
+    return Qemu

@@ -117,12 +117,13 @@ def let_go(vm: VM, handle: Handle) -> None:
 def _standing_still(vm: VM, run: Run) -> Iterator[Held]:
     handle, freezes = _running(vm), vm.state == State.READY
     held = _held[vm.pk] = Held(_consistency_when_paused(vm))
-    began = time.monotonic()
+    began = asked = time.monotonic()
     try:
-        if freezes and supervision.freeze(vm):
-            held.consistency = Consistency.FROZEN
+        frozen = freezes and supervision.freeze(vm)
         began = time.monotonic()
         driver_for(vm.hypervisor).pause(handle)
+        if frozen and time.monotonic() - asked < supervision.FREEZE_SECONDS:
+            held.consistency = Consistency.FROZEN
         _note_pause(vm, held, run)
         yield held
     finally:

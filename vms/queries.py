@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.models import Count, Prefetch, QuerySet
 
-from vms.models import VM, Attachment, Boot
+from vms.models import VM, Attachment, Boot, SnapshotPart, VMSnapshot
 from vms.states import State
 
 
@@ -20,6 +20,14 @@ def vm_detail() -> QuerySet[VM]:
     """VMs with their drives, images and boots."""
     boots = Boot.objects.select_related("kernel").order_by("-number")
     return vm_list().prefetch_related(Prefetch("boots", boots))
+
+
+def snapshot_list() -> QuerySet[VMSnapshot]:
+    """Snapshots of VMs with their parts: two queries whatever the length."""
+    parts = SnapshotPart.objects.select_related("snapshot__drive")
+    return VMSnapshot.objects.select_related("vm", "parent").prefetch_related(
+        Prefetch("parts", parts)
+    )
 
 
 def counts_by_state() -> dict[str, int]:

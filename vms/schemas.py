@@ -9,6 +9,7 @@ from ninja import Field, Schema
 
 from nexus_site.core.schemas import ID, Input, Ref, listed
 from vms.models import VM
+from vms.services import hotplug_problem
 from vms.states import Desired, State
 
 VMState = Annotated[State, listed(State)]
@@ -23,6 +24,7 @@ class AttachedDrive(Schema):
     size_bytes: int
     is_root: bool
     read_only: bool
+    delete_with_vm: bool = Field(description="Deleted when the VM is.")
 
 
 class VMOut(Schema):
@@ -52,6 +54,7 @@ class VMOut(Schema):
                 "size_bytes": attachment.drive.size_bytes,
                 "is_root": attachment.is_root,
                 "read_only": attachment.read_only,
+                "delete_with_vm": attachment.drive.delete_with_vm,
             }
             for attachment in vm.attachments.all()
         ]
@@ -86,6 +89,14 @@ class VMDetail(VMOut):
     agent: dict[str, Any] = Field(description="What the agent said in its last hello.")
     heartbeat: dict[str, Any] = Field(description="The agent's last answer.")
     last_boot: BootOut | None
+    source_snapshot: Ref | None = Field(description="What it was cloned from, if that is there.")
+    hotplug_problem: str = Field(
+        description="Why drives cannot be attached or detached now; empty: they can."
+    )
+
+    @staticmethod
+    def resolve_hotplug_problem(vm: VM) -> str:
+        return hotplug_problem(vm)
 
     @staticmethod
     def resolve_last_boot(vm: VM) -> Any:
@@ -132,9 +143,15 @@ class StopVM(Input):
 class DeleteQuery(Schema):
     force: bool = Field(False, description="Stop the VM first if it runs.")
     keep_drives: bool = Field(False, description="Keep its drives; they can be attached again.")
+    with_snapshots: bool = Field(
+        False, description="Delete its snapshots too, and those of drives that go with it."
+    )
 
 
 class AttachDrive(Input):
     vm: str = Field(description="Name or ID of a VM at rest.")
     is_root: bool = True
     read_only: bool = False
+    delete_with_vm: bool | None = Field(
+        None, description="Delete it when the VM is deleted; left out, as it was."
+    )

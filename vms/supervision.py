@@ -11,6 +11,8 @@ from typing import Protocol
 
 from vms.models import VM
 
+FREEZE_SECONDS = 30.0  # after which an agent thaws what it has frozen, whatever the host does
+
 
 class Supervising(Protocol):
     """What the supervisor offers to other threads."""
@@ -48,7 +50,8 @@ def ask_to_shut_down(vm: VM) -> bool:
 def freeze(vm: VM) -> bool:
     """Have the VM's agent write out and freeze its file systems; False where it cannot.
 
-    It thaws them by itself after a while, and when nobody is connected to it any more.
+    It thaws them by itself after ``FREEZE_SECONDS`` of the guest's time, and when nobody is
+    connected to it any more.
     """
     return _supervisor.freeze(vm) if _supervisor is not None else False
 

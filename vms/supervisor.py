@@ -34,7 +34,7 @@ from vms.watch import Watch
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-FREEZE_TIMEOUT = 20.0  # seconds; a guest with much to write out takes a while
+ASK_TIMEOUT = 10.0  # seconds
 
 
 class Supervisor:
@@ -72,7 +72,7 @@ class Supervisor:
 
     def freeze(self, vm: VM) -> bool:
         """Have its agent freeze the VM's file systems; False when it does not."""
-        return self._ask(vm, Watch.freeze, "freeze", FREEZE_TIMEOUT)
+        return self._ask(vm, Watch.freeze, "freeze", supervision.FREEZE_SECONDS + 5)
 
     def thaw(self, vm: VM) -> bool:
         """Have its agent thaw them; False when it does not."""
@@ -83,7 +83,7 @@ class Supervisor:
         vm: VM,
         call: Callable[[Watch], Coroutine[None, None, bool]],
         what: str,
-        timeout: float = 10,
+        timeout: float = ASK_TIMEOUT,
     ) -> bool:
         watch = self._watches.get(int(vm.id))
         if watch is None:

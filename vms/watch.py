@@ -18,7 +18,7 @@ from guest_agent import transports
 from guest_agent.connection import AgentConnection
 from guest_agent.messages import Configuration, Heartbeat, Network
 from nexus_site.core.errors import NexusError, Retryable
-from vms import live_drives, outcomes
+from vms import live_drives, outcomes, supervision
 from vms.drivers import driver_for
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
@@ -74,7 +74,7 @@ class Watch:
         """Have the agent freeze the guest's file systems; False when there is none to ask."""
         if self._agent is None:
             return False
-        await self._agent.freeze()
+        await self._agent.freeze(supervision.FREEZE_SECONDS)
         return True
 
     async def thaw(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,8 @@ class Hypervisor(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def hotplug_problem(self) -> str:
-        """Why disks cannot come and go while a VM runs, for people; empty when they can."""
+    #: Why disks cannot come and go while a VM runs, for people; empty when they can.
+    hotplug_problem: ClassVar[str]
 
     def probe(self) -> Probe:
         """What works on this host. Slow once (a guest is started), then remembered."""

@@ -9,8 +9,8 @@ from drives.models import Drive, Snapshot
 from nexus_site.core import events
 from nexus_site.core.errors import Conflict
 from nexus_site.core.models import Operation
+from vms import drivers
 from vms.busy import require_idle
-from vms.drivers import driver_for
 from vms.models import VM, Attachment
 from vms.services.rules import open_rollback
 from vms.states import ALIVE, AT_REST
@@ -74,7 +74,7 @@ def hotplug_problem(vm: VM) -> str:
         return ""
     if vm.state not in ALIVE:
         return f"The VM “{vm.name}” is {vm.state}."
-    return driver_for(vm.hypervisor).hotplug_problem
+    return drivers.hotplug_problem(vm.hypervisor)
 
 
 def _require_pluggable(vm: VM) -> None:

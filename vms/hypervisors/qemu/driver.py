@@ -6,6 +6,7 @@ import threading
 import time
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from nexus_site.core.errors import Broken, Conflict, Retryable
 from vms.hypervisors import monitored
@@ -27,7 +28,7 @@ class Qemu:
     """
 
     name = "qemu"
-    hotplug_problem = (
+    hotplug_problem: ClassVar[str] = (
         "QEMU's microvm machine has its disks at fixed places in memory (virtio-mmio), and the "
         "q35 machine that stands in for it has them on the root bus: both are set at the start."
     )
