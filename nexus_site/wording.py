@@ -82,6 +82,26 @@ def _resized(data: dict[str, Any]) -> str:
     return f"resized to {data.get('vcpu_count', '?')} vCPU, {data.get('mem_size_mib', '?')} MiB"
 
 
+def _drive_changed(data: dict[str, Any]) -> str:
+    if "delete_with_vm" in data:
+        return "goes with its VM now" if data["delete_with_vm"] else "stays when its VM goes now"
+    return f"is {data.get('state', 'changed')} now"
+
+
+def _drive_resized(data: dict[str, Any]) -> str:
+    return f"has {size(data.get('size_bytes'))} now; it had {size(data.get('before'))}"
+
+
+def _storage_changed(data: dict[str, Any]) -> str:
+    if "repaired" in data:
+        return f"repaired the storage: {data['repaired']} problems"
+    return f"made a pool of {size(data.get('size_bytes'))}"
+
+
+def _vm_snapshot(what: str) -> Callable[[dict[str, Any]], str]:
+    return lambda data: f"snapshot {data.get('snapshot_name', '')} {what}"
+
+
 def _template_changed(data: dict[str, Any]) -> str:
     return f"has version {data['version']} now" if "version" in data else "was described anew"
 
@@ -94,12 +114,30 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "vm.boot_ended": lambda data: f"boot {data.get('boot', '?')} ended: {data.get('exit', '?')}",
     "vm.adopted": "was found running and taken over",
     "vm.settled": "its init is through",
+    "vm.snapshot_created": _vm_snapshot("was begun"),
+    "vm.snapshot_ready": _vm_snapshot("was taken"),
+    "vm.snapshot_renamed": lambda data: (
+        f"snapshot {data.get('before', '?')} is called {data.get('snapshot_name', '?')} now"
+    ),
+    "vm.snapshot_deleted": _vm_snapshot("was deleted"),
+    "vm.rolled_back": lambda data: f"was rolled back to {data.get('snapshot_name', '?')}",
     "vm.deleted": "was deleted",
     "drive.created": "was created",
     "drive.ready": "is ready",
     "drive.attached": lambda data: f"was attached to {data.get('vm_name', 'a VM')}",
     "drive.detached": lambda data: f"was detached from {data.get('vm_name', 'a VM')}",
+    "drive.renamed": lambda data: f"was renamed; it was “{data.get('before', '?')}”",
+    "drive.changed": _drive_changed,
+    "drive.resized": _drive_resized,
+    "drive.restored": lambda data: f"was rolled back to {data.get('snapshot_name', '?')}",
     "drive.deleted": "was deleted",
+    "snapshot.created": lambda data: f"was begun, of {data.get('drive_name', 'a drive')}",
+    "snapshot.ready": lambda data: f"was taken of {data.get('drive_name', 'a drive')}",
+    "snapshot.renamed": lambda data: f"was renamed; it was “{data.get('before', '?')}”",
+    "snapshot.resized": _drive_resized,
+    "snapshot.changed": _drive_changed,
+    "snapshot.deleted": "was deleted",
+    "storage.changed": _storage_changed,
     "image.created": "was created",
     "image.renamed": lambda data: f"was renamed; it was “{data.get('before', '?')}”",
     "image.deleted": "was deleted",

@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 from django import forms
 
 from builds.models import Template
+from drives import services as drive_services
+from drives.models import Drive, Snapshot
+from drives.services import size_text
 from images import services as image_services
 from images.models import Image
 from nexus_site.core.forms import ServiceForm
@@ -14,8 +17,22 @@ from nexus_site.core.ids import NAME_RULE
 from nexus_site.core.models import Operation
 from vms import shortcuts
 from vms.capacity import HostCapacity, host_capacity
-from vms.models import VM
+from vms.models import VM, VMSnapshot
 from vms.shortcuts import Target
+
+
+class MemoryField(forms.IntegerField):
+    """An amount of memory in MiB."""
+
+    unit = "MiB"
+
+
+class SourceField(forms.ModelChoiceField):  # type: ignore[type-arg]
+    """A drive or a snapshot to copy."""
+
+    def label_from_instance(self, obj: Drive | Snapshot) -> str:
+        of = f" of {obj.drive.name}" if isinstance(obj, Snapshot) else ""
+        return f"{obj.name}{of} ({size_text(obj)})"
 
 
 class CreateForm(ServiceForm):
@@ -42,6 +59,11 @@ class CreateForm(ServiceForm):
         assert isinstance(field, forms.ChoiceField)
         return bool(field.choices)
 
+    @property
+    def api_path(self) -> str:
+        """Where the API does the same."""
+        return f"/v1/{self.target}s/from-{self.source}"
+
     def wishes(self) -> dict[str, Any]:
         return {name: self.cleaned_data[name] for name in self._wishes}
 
@@ -50,7 +72,7 @@ class CreateForm(ServiceForm):
         return {self.source: self.cleaned_data[self.source].name}
 
     def request_body(self) -> dict[str, Any]:
-        """What ``POST /v1/{target}s/from-{source}`` takes to do the same."""
+        """What ``POST`` to ``api_path`` takes to do the same."""
         return {name: value for name, value in (self.start() | self.wishes()).items() if value}
 
     def command(self) -> list[str]:
@@ -113,8 +135,81 @@ class FromImageForm(CreateForm):
         return shortcuts.from_image(self.target, self.cleaned_data["image"], **self.wishes())
 
 
+class CopyForm(CreateForm):
+    """A drive that is a copy of something that is here."""
+
+    api_path = "/v1/drives"
+
+    def command(self) -> list[str]:
+        body = self.request_body()
+        words = ["nexusctl", "drive", "clone", body[self.source]]
+        words += ["--name", body["name"]] if "name" in body else []
+        return words + (["--size", f"{body['size_mib']}M"] if "size_mib" in body else [])
+
+
+class FromDriveForm(CopyForm):
+    source = "drive"
+
+    drive = SourceField(
+        Drive.objects.filter(state=Drive.State.READY).order_by("name"),
+        label="Drive",
+        empty_label=None,
+        help_text="The new one is a copy of what is on it now.",
+    )
+
+    def submit(self) -> Operation:
+        return drive_services.create_drive(drive=self.cleaned_data["drive"], **self.wishes())
+
+
+class FromSnapshotForm(CopyForm):
+    source = "snapshot"
+
+    snapshot = SourceField(
+        Snapshot.objects.filter(state=Snapshot.State.READY)
+        .select_related("drive")
+        .order_by("drive__name", "created_at"),
+        label="Snapshot",
+        empty_label=None,
+    )
+
+    def submit(self) -> Operation:
+        return drive_services.create_drive(snapshot=self.cleaned_data["snapshot"], **self.wishes())
+
+
+class EmptyForm(CreateForm):
+    """A drive that starts from nothing."""
+
+    source = "empty"
+    possible = True
+    api_path = "/v1/drives"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        size = self.fields["size_mib"]
+        size.required, size.help_text = True, "An ext4 file system of that size is made."
+
+    def start(self) -> dict[str, Any]:
+        return {}
+
+    def command(self) -> list[str]:
+        body = self.request_body()
+        words = ["nexusctl", "drive", "create", "--size", f"{body['size_mib']}M"]
+        return words + (["--name", body["name"]] if "name" in body else [])
+
+    def submit(self) -> Operation:
+        return drive_services.create_drive(**self.wishes())
+
+
 FORMS: dict[str, type[CreateForm]] = {
-    form.source: form for form in (FromRootfsForm, FromTemplateForm, FromImageForm)
+    form.source: form
+    for form in (
+        FromRootfsForm,
+        FromTemplateForm,
+        FromImageForm,
+        EmptyForm,
+        FromDriveForm,
+        FromSnapshotForm,
+    )
 }
 
 #: Options of ``nexusctl``; what is not here is an argument.
@@ -159,7 +254,7 @@ def _drive_wishes() -> dict[str, forms.Field]:
         min_value=1,
         max_value=64 << 20,
         label="Size",
-        help_text="Left empty, the image's size.",
+        help_text="Left empty, that of what it is made from.",
     )
     return {"name": _name("Left empty, Nexus chooses one."), "size_mib": size}
 
@@ -203,6 +298,40 @@ class ImportImageForm(ServiceForm):
         error_messages={"invalid": "A SHA-256 has 64 hexadecimal digits."},
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
+
+
+class RollbackForm(ServiceForm):
+    """``stop``: what the person was shown would be done to a VM that runs."""
+
+    stop = forms.BooleanField(required=False, widget=forms.HiddenInput())
+
+
+class VMSnapshotField(forms.ModelChoiceField):  # type: ignore[type-arg]
+    def label_from_instance(self, obj: VMSnapshot) -> str:
+        return f"was in {obj.name}"
+
+
+class CloneForm(ServiceForm):
+    """A VM like another one."""
+
+    code_fields = ServiceForm.code_fields | {
+        "too-many-cpus": "vcpu_count",
+        "memory-size": "mem_size_mib",
+    }
+
+    snapshot = VMSnapshotField(
+        VMSnapshot.objects.none(), required=False, label="As it", empty_label="is now"
+    )
+    vcpu_count = forms.IntegerField(min_value=1, label="vCPUs")
+    mem_size_mib = MemoryField(min_value=64, label="Memory")
+    start = forms.BooleanField(required=False, initial=True, label="Start it at once")
+
+    def __init__(self, *args: Any, vm: VM, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields = {"name": _name("Left empty, Nexus chooses a readable one.")} | self.fields
+        choice = self.fields["snapshot"]
+        assert isinstance(choice, forms.ModelChoiceField)
+        choice.queryset = vm.snapshots.filter(state=VMSnapshot.State.READY)
 
 
 class RenameForm(ServiceForm):

@@ -1,6 +1,7 @@
 from django.urls import path
 
 from vms import views
+from vms.views import snapshots
 
 app_name = "vms"
 urlpatterns = [
@@ -21,5 +22,12 @@ urlpatterns = [
     path("vms/<str:ref>/resize/", views.resize, name="resize"),
     path("vms/<str:ref>/delete/", views.delete, name="delete"),
     path("vms/<str:ref>/attach/", views.attach_drive, name="attach"),
+    path("vms/<str:ref>/snapshot/", snapshots.take, name="take-snapshot"),
+    path("vms/<str:ref>/clone/", snapshots.clone, name="clone"),
+    path("vm-snapshots/<str:ref>/", snapshots.detail, name="snapshot"),
+    path("vm-snapshots/<str:ref>/rollback/", snapshots.rollback, name="rollback"),
+    path("vm-snapshots/<str:ref>/rename/", snapshots.rename, name="rename-snapshot"),
+    path("vm-snapshots/<str:ref>/delete/", snapshots.delete, name="delete-snapshot"),
+    path("snapshots/<str:ref>/rollback/", snapshots.rollback_drive, name="rollback-drive"),
     path("drives/<str:drive_ref>/detach/", views.detach_drive, name="detach"),
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from vms.models import VM
+from vms.models import VM, VMSnapshot
 from vms.states import ALIVE, AT_REST, WITH_VMM, State
 
 
 def why_not(vm: VM, verb: str) -> str:
-    """Why ``verb`` (start, stop, force, restart, change, delete) cannot be done now; empty
-    when it can. The services have the last word; this only spares people a refusal.
+    """Why ``verb`` (start, stop, force, restart, change, copy) cannot be done now; empty
+    when it can. ``copy`` is a snapshot or a clone. The services have the last word; this only
+    spares people a refusal.
     """
     if verb == "start":
         if vm.state not in AT_REST:
@@ -22,4 +23,14 @@ def why_not(vm: VM, verb: str) -> str:
         return f"It is {vm.state}; only a running VM can be restarted."
     if verb == "change" and vm.state not in AT_REST:
         return f"It is {vm.state}; stop it first."
+    if verb == "copy":
+        if not vm.attachments.all():
+            return "It has no drive."
+        if vm.state in (State.STARTING, State.STOPPING):
+            return f"It is {vm.state}; wait until it runs or is at rest."
     return ""
+
+
+def why_not_snapshot(snapshot: VMSnapshot) -> str:
+    """Why a snapshot cannot be gone back to or cloned now; empty when it can."""
+    return "" if snapshot.state == VMSnapshot.State.READY else f"It is {snapshot.state}."

@@ -291,8 +291,17 @@
     }
   }
 
+  // What a button has fetched into the dialog of the page is shown, and gone when it closes.
+  function showDialog({ target }) {
+    const dialog = $("#dialog");
+    if (target !== dialog && target !== "#dialog") return;
+    if (!dialog.open) dialog.showModal();
+    $("[aria-invalid]", dialog)?.focus();
+  }
+
+  document.addEventListener("close", ({ target }) => { if (target.id === "dialog") target.replaceChildren(); }, true);
   document.addEventListener("input", freeButtons);
-  document.addEventListener("htmx:after:swap", () => { tick(); armNotes(); freeButtons(); });
+  document.addEventListener("htmx:after:swap", ({ detail }) => { tick(); armNotes(); freeButtons(); showDialog(detail.ctx); });
   document.addEventListener("htmx:finally:request", (event) => {
     const { ctx } = event.detail;
     const posted = ctx.request?.method === "POST" && ctx.response?.status < 400;

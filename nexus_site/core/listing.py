@@ -57,6 +57,7 @@ class _Addressed:
     """What a list's address says, and the addresses of the same list seen otherwise."""
 
     page: Page[Any]
+    columns: Mapping[str, Column]
 
     def __init__(self, request: HttpRequest, states: Iterable[str], default_sort: str = "") -> None:
         self.q = request.GET.get("q", "").strip()[:100]
@@ -65,6 +66,26 @@ class _Addressed:
         if self.state not in self._states:
             self.state = ""
         self._request, self._default_sort = request, default_sort
+        self.sort = request.GET.get("sort", default_sort)
+
+    def _sortable(self, columns: Mapping[str, Column]) -> None:
+        """Sorted by one of ``columns``; what is asked for otherwise is ignored."""
+        self.columns = columns
+        if not columns.get(self.sort.removeprefix("-"), Column("")).order_by:
+            self.sort = self._default_sort
+
+    @property
+    def headings(self) -> list[Heading]:
+        return [self._heading(name, column) for name, column in self.columns.items()]
+
+    def _heading(self, name: str, column: Column) -> Heading:
+        if not column.order_by:
+            return Heading(column.label, "", "none", column.hides)
+        active = self.sort.removeprefix("-") == name
+        down = self.sort.startswith("-")
+        direction = ("descending" if down else "ascending") if active else "none"
+        url = self.url(sort=f"-{name}" if active and not down else name, page="")
+        return Heading(column.label, url, direction, column.hides)
 
     @property
     def narrowed(self) -> bool:
@@ -131,10 +152,7 @@ class Listing(_Addressed, Generic[M]):
         page_size: int = PAGE_SIZE,
     ) -> None:
         super().__init__(request, states, sort)
-        self.columns = columns
-        self.sort = request.GET.get("sort", sort)
-        if not columns.get(self.sort.removeprefix("-"), Column("")).order_by:
-            self.sort = sort
+        self._sortable(columns)
         self._page_size, self._state_field = page_size, state_field
         self._found = rows.filter(_matching(self.q, search, search_ids)) if self.q else rows
 
@@ -157,24 +175,13 @@ class Listing(_Addressed, Generic[M]):
         pairs = self._found.order_by().values_list(self._state_field).annotate(n=Count("pk"))
         return self._chips({str(value): int(number) for value, number in pairs})
 
-    @cached_property
-    def headings(self) -> list[Heading]:
-        return [self._heading(name, column) for name, column in self.columns.items()]
-
-    def _heading(self, name: str, column: Column) -> Heading:
-        if not column.order_by:
-            return Heading(column.label, "", "none", column.hides)
-        active = self.sort.removeprefix("-") == name
-        down = self.sort.startswith("-")
-        direction = ("descending" if down else "ascending") if active else "none"
-        url = self.url(sort=f"-{name}" if active and not down else name, page="")
-        return Heading(column.label, url, direction, column.hides)
-
 
 class ValueListing(_Addressed, Generic[V]):
     """The same for ``values`` that are in memory already: filtered by text and state, in pages.
 
     ``words`` gives what the text filter looks at, ``state_of`` the state that the chips count.
+    With ``columns`` they are sorted by what ``key`` gives for a column's ``order_by`` (None is
+    the least), else they stay in their order.
     """
 
     def __init__(
@@ -185,9 +192,12 @@ class ValueListing(_Addressed, Generic[V]):
         words: Callable[[V], str],
         states: Iterable[str] = (),
         state_of: Callable[[V], str] = lambda value: "",
+        columns: Mapping[str, Column] | None = None,
+        sort: str = "",
+        key: Callable[[V, str], Any] = lambda value, field: None,
         page_size: int = PAGE_SIZE,
     ) -> None:
-        super().__init__(request, states)
+        super().__init__(request, states, sort)
         asked = self.q.casefold().split()
         found = [
             value for value in values if all(part in words(value).casefold() for part in asked)
@@ -195,7 +205,17 @@ class ValueListing(_Addressed, Generic[V]):
         counts = Counter(state_of(value) for value in found)
         self.chips = self._chips(counts) if self._states else []
         shown = [value for value in found if self.state in ("", state_of(value))]
+        if columns:
+            self._sortable(columns)
+            field = columns[self.sort.removeprefix("-")].order_by
+            shown.sort(
+                key=lambda value: _none_first(key(value, field)), reverse=self.sort.startswith("-")
+            )
         self.page = Paginator(shown, page_size).get_page(request.GET.get("page"))
+
+
+def _none_first(value: Any) -> tuple[bool, Any]:
+    return (False, 0) if value is None else (True, value)
 
 
 def _matching(text: str, fields: Iterable[str], id_fields: Iterable[str]) -> Q:

@@ -17,6 +17,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from builds.models import Build
+from drives import verbs as drive_verbs
+from drives.models import Drive, Snapshot
+from drives.storage import Capacity
 from nexus_site import wording
 from nexus_site.core.ids import encode
 from nexus_site.core.models import Event, Operation
@@ -24,7 +27,7 @@ from nexus_site.core.terminal import plain_text
 from nexus_site.core.text import visible
 from vms import verbs
 from vms.capacity import HostCapacity
-from vms.models import VM
+from vms.models import VM, VMSnapshot
 from vms.states import LOOKS, TRANSIENT, State
 
 register = template.Library()
@@ -45,6 +48,7 @@ _COLOURS = {
     "cancelled": "secondary",
     "creating": "azure",
     "deleting": "azure",
+    "missing": "red",
     "pending": "secondary",
     "done": "green",
     "skipped": "secondary",
@@ -56,6 +60,7 @@ _BUSY = {"running", "creating", "deleting"}
 _PAGES = {
     "vm": "vms:detail",
     "drive": "drives:detail",
+    "snapshot": "drives:snapshot",
     "image": "images:detail",
     "rootfs": "images:rootfs-detail",
     "provider": "images:provider",
@@ -234,6 +239,12 @@ def disk_use(host: HostCapacity) -> int:
 
 
 @register.filter
+def used_bytes(capacity: Capacity) -> int:
+    """Bytes in use of the file system that the storage is on."""
+    return capacity.total_bytes - capacity.free_bytes
+
+
+@register.filter
 def percent(part: float | None, whole: float | None = 1) -> int:
     """``part`` of ``whole`` in whole percent, 0 to 100."""
     return round(min(max((part or 0) / whole, 0), 1) * 100) if whole else 0
@@ -284,6 +295,24 @@ def console_lines(lines: list[str]) -> str:
 def why_not(vm: VM, verb: str) -> str:
     """Why a VM does not take a verb now; empty when it does."""
     return verbs.why_not(vm, verb)
+
+
+@register.simple_tag
+def drive_why_not(drive: Drive, verb: str) -> str:
+    """The same for a drive."""
+    return drive_verbs.why_not(drive, verb)
+
+
+@register.simple_tag
+def snapshot_why_not(snapshot: Snapshot, verb: str) -> str:
+    """The same for a snapshot of a drive."""
+    return drive_verbs.why_not_snapshot(snapshot, verb)
+
+
+@register.simple_tag
+def vm_snapshot_why_not(snapshot: VMSnapshot) -> str:
+    """Why a snapshot of a VM cannot be gone back to or cloned now; empty when it can."""
+    return verbs.why_not_snapshot(snapshot)
 
 
 @register.filter

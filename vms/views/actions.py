@@ -62,12 +62,18 @@ def resize(request: Request, ref: str) -> HttpResponse:
 @require_POST
 @page()
 def delete(request: Request, ref: str) -> HttpResponse:
-    """Delete for good, once the name was typed; a running VM is forced off first."""
+    """Delete for good, once the name was typed; a running VM is forced off first.
+
+    The dialog has named the drives and snapshots that go (``with_snapshots``).
+    """
     vm = _vm(ref)
     if request.POST.get("confirm", "") != vm.name:
         raise Invalid(f"Type the name of the VM, {vm.name}, to delete it.", code="confirmation")
     operation = services.delete_vm(
-        vm, force="force" in request.POST, keep_drives="keep_drives" in request.POST
+        vm,
+        force="force" in request.POST,
+        keep_drives="keep_drives" in request.POST,
+        with_snapshots="with_snapshots" in request.POST,
     )
     return go_to(request, reverse("vms:list"), f"{operation.title}: under way.")
 
@@ -82,6 +88,7 @@ def attach_drive(request: Request, ref: str) -> HttpResponse:
         drive,
         is_root=request.POST.get("role", "root") == "root",
         read_only="read_only" in request.POST,
+        delete_with_vm="delete_with_vm" in request.POST,
     )
     return toast(request, f"{drive.name} is attached to {vm.name}.")
 

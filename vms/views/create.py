@@ -21,7 +21,15 @@ from vms.forms import FORMS, CreateForm
 from vms.shortcuts import Target
 
 FORM = "vms/_new_form.html"
-_LABELS = {"rootfs": "Distribution", "template": "Template", "image": "Image"}
+_LABELS = {
+    "rootfs": "Distribution",
+    "template": "Template",
+    "image": "Image",
+    "empty": "Empty",
+    "drive": "Drive",
+    "snapshot": "Snapshot",
+}
+_FILES = {"image": "vms:import-image", "drive": "drives:import"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ MAKINGS: dict[Target, Making] = {
         ),
         Making(
             "drive", "New drive", "drives", "Create", ("drives:list", "Drives"),
-            ("rootfs", "template", "image"), "image",
+            ("image", "empty", "drive", "snapshot", "rootfs", "template"), "image",
         ),
         Making(
             "image", "New image", "images", "Create", ("images:list", "Images"),
@@ -92,7 +100,7 @@ def preview(request: Request, target: Target) -> HttpResponse:
     if form.is_valid():
         context |= {
             "command": shlex.join(form.command()),
-            "api_path": f"/v1/{target}s/from-{form.source}",
+            "api_path": form.api_path,
             "request_body": json.dumps(form.request_body()),
         }
         try:
@@ -120,8 +128,9 @@ def _context(making: Making, form: CreateForm) -> dict[str, Any]:
         }
         for source in making.sources
     ]
-    if making.target == "image":
-        sources.append({"label": "File", "url": reverse("vms:import-image"), "current": False})
+    if making.target in _FILES:
+        url = reverse(_FILES[making.target])
+        sources.append({"label": "File", "url": url, "current": False})
     return {
         "area": making.area,
         "making": making,

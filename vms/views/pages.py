@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
 from drives.models import Drive
+from drives.trees import tree
 from nexus_site.core.htmx import Request, page, render_page
 from nexus_site.core.ids import resolve
 from nexus_site.core.listing import Column, Listing
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operations
 from nexus_site.core.terminal import plain_text
-from vms import queries, services
+from vms import queries, services, verbs
 from vms.forms import RenameForm, ResizeForm
-from vms.models import VM, Boot, Transition
-from vms.states import WITH_VMM, State
+from vms.models import VM, Boot, Transition, VMSnapshot
+from vms.states import AT_REST, WITH_VMM, State
 
 COLUMNS = {
     "name": Column("Name", "name"),
@@ -37,6 +38,7 @@ DETAIL_FRAGMENTS = (
     "vms/_header.html",
     "vms/_now.html",
     "vms/_facts.html",
+    "vms/_snapshots.html",
     "vms/_history.html",
     "vms/_drives.html",
     "vms/_boots.html",
@@ -62,6 +64,7 @@ def detail(request: Request, ref: str) -> HttpResponse:
     """Everything about one VM."""
     vm = resolve(with_launch(queries.vm_detail()), ref)
     boots = list(vm.boots.all())
+    drives = [attachment.drive for attachment in vm.attachments.all()]
     context = {
         "area": "vms",
         "vm": vm,
@@ -75,6 +78,11 @@ def detail(request: Request, ref: str) -> HttpResponse:
         "resize_form": ResizeForm.of(vm),
         "console_page": _console(request, vm),
         "has_vmm": vm.state in WITH_VMM,
+        "has_root": any(attachment.is_root for attachment in vm.attachments.all()),
+        "going": [drive for drive in drives if drive.delete_with_vm],
+        "staying": [drive for drive in drives if not drive.delete_with_vm],
+        "lines": tree(_snapshots(vm), vm.head_id),
+        "no_plug": _why_no_plug(vm),
     }
     return render_page(request, "vms/detail.html", context, fragments=DETAIL_FRAGMENTS)
 
@@ -106,6 +114,17 @@ def with_launch(rows: QuerySet[VM]) -> QuerySet[VM]:
 
 def _operations_of(vm: VM) -> QuerySet[Operation]:
     return Operation.objects.filter(subject_kind="vm", subject_id=vm.pk, parent=None)
+
+
+def _snapshots(vm: VM) -> QuerySet[VMSnapshot]:
+    return vm.snapshots.annotate(part_count=Count("parts")).order_by("created_at")
+
+
+def _why_no_plug(vm: VM) -> str:
+    """Why no drive can come or go now; empty when one can."""
+    if vm.state in AT_REST:
+        return ""
+    return services.hotplug_problem(vm) or verbs.why_not(vm, "change")
 
 
 def _console(request: Request, vm: VM) -> dict[str, Any] | None:

@@ -1,0 +1,1 @@
+"""The pages of drives, of their snapshots and of the storage."""
