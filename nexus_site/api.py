@@ -12,6 +12,8 @@ from ninja.operation import Operation as Endpoint
 
 from builds.api import router as builds_router
 from drives.api import router as drives_router
+from drives.snapshots_api import router as snapshots_router
+from drives.storage_api import router as storage_router
 from drives.transfers_api import router as transfers_router
 from images.api import router as images_router
 from nexus_site.core import events
@@ -151,6 +153,8 @@ for router in (
     transfers_router,  # likewise
     vms_router,
     drives_router,
+    snapshots_router,
+    storage_router,
     vm_drives_router,
     images_router,
     builds_router,

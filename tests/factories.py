@@ -6,7 +6,7 @@ import secrets
 from typing import Any
 
 from builds.models import Build, Template, TemplateVersion
-from drives.models import Drive
+from drives.models import Consistency, Drive, Snapshot
 from images.models import Image, Kernel, Provider, Rootfs
 from nexus_site.core.ids import readable_name
 from vms.models import VM, Attachment
@@ -76,6 +76,21 @@ def make_drive(**values: Any) -> Drive:
         "size_bytes": image.size_bytes,
     }
     return Drive.objects.create(image=image, **defaults | values)
+
+
+def make_snapshot(**values: Any) -> Snapshot:
+    drive = values.pop("drive", None) or make_drive()
+    defaults: dict[str, Any] = {
+        "name": unique_name(),
+        "state": Snapshot.State.READY,
+        "parent": drive.head,
+        "size_bytes": drive.size_bytes,
+        "consistency": Consistency.AT_REST,
+    }
+    snapshot = Snapshot.objects.create(drive=drive, **defaults | values)
+    Drive.objects.filter(pk=drive.pk).update(head=snapshot)
+    drive.head = snapshot
+    return snapshot
 
 
 def make_vm(*, root: bool = True, **values: Any) -> VM:

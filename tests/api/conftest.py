@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from builds.models import Build, Template
-from drives.models import Drive
+from drives.models import Drive, Snapshot
 from images.models import Image, Kernel, Rootfs
 from nexus_site.core import auth, operations, steps
 from nexus_site.core.models import Operation
@@ -22,6 +22,7 @@ from tests.factories import (
     make_image,
     make_kernel,
     make_rootfs,
+    make_snapshot,
     make_template,
     make_vm,
 )
@@ -40,6 +41,7 @@ class World:
     build: Build
     drive: Drive
     spare: Drive
+    snapshot: Snapshot
     vm: VM
     operation: Operation
 
@@ -65,6 +67,7 @@ def world(db: None, nudges: list[str]) -> World:
         build=make_build(template=template, image=image, state=Build.State.SUCCEEDED),
         drive=drive,
         spare=make_drive(name="spare", image=image),
+        snapshot=make_snapshot(name="before", drive=drive),
         vm=vm,
         operation=make_operation(),
     )

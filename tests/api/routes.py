@@ -13,6 +13,13 @@ BODIES = {
     "update_vm": {"name": "other"},
     "create_vm": {"image": "nope"},
     "create_drive": {"image": "nope"},
+    "resize_drive": {"size_mib": 9000},
+    "update_drive": {"name": "other"},
+    "update_snapshot": {"name": "other"},
+    "init_storage": {"size_mib": 1024},
+    "roll_back_drive": {"snapshot": "before"},
+    "roll_back_vm": {"snapshot": "nope"},
+    "update_vm_snapshot": {"name": "other"},
     "update_image": {"name": "other"},
     **{
         f"create_{target}_from_{source}": body
@@ -58,4 +65,11 @@ def all_routes() -> list[Route]:
 
 
 ROUTES = all_routes()
-ADMIN_ONLY = {"list_tokens", "create_token", "revoke_token", "create_sign_in_link"}
+ADMIN_ONLY = {
+    "list_tokens",
+    "create_token",
+    "revoke_token",
+    "create_sign_in_link",
+    "repair_storage",
+    "init_storage",
+}

@@ -17,10 +17,12 @@ from tests.factories import (
     make_kernel,
     make_provider,
     make_rootfs,
+    make_snapshot,
     make_template,
     make_vm,
+    unique_name,
 )
-from vms.models import VM, Boot
+from vms.models import VM, Boot, SnapshotPart, VMSnapshot
 from vms.states import State
 from vms.transitions import move
 
@@ -35,6 +37,24 @@ def make_version(world) -> None:
     TemplateVersion.objects.create(template=template, number=number, rootfs=world.rootfs)
 
 
+def make_clone() -> None:
+    """A drive in a VM, made of a snapshot of a drive in a VM."""
+    snapshot = make_snapshot(drive=make_vm().attachments.get().drive)
+    make_drive(source_drive=snapshot.drive, source_snapshot=snapshot)
+
+
+def make_part(vm: VM) -> None:
+    """A snapshot that is a part of a VM's, and came after another one."""
+    drive = make_snapshot(drive=vm.attachments.get().drive).drive
+    whole = VMSnapshot.objects.create(
+        name=unique_name(), vm=vm, parent=vm.head, vcpu_count=1, mem_size_mib=128
+    )
+    vm.head = whole
+    SnapshotPart.objects.create(
+        vm_snapshot=whole, snapshot=make_snapshot(drive=drive), is_root=True
+    )
+
+
 def make_transition(world) -> None:
     if world.vm.state in (State.CREATED, State.FAILED):
         move(world.vm, State.STARTING, "start requested")
@@ -45,7 +65,10 @@ def make_transition(world) -> None:
 #: For each list, what makes another row of it.
 ROWS = {
     "/vms": lambda world, n: make_vm(),
-    "/drives": lambda world, n: make_vm(),
+    "/drives": lambda world, n: make_clone(),
+    "/drives/hello/snapshots": lambda world, n: make_snapshot(drive=world.drive),
+    "/snapshots": lambda world, n: make_part(make_vm()),
+    "/vms/hello/snapshots": lambda world, n: make_part(world.vm),
     "/images": lambda world, n: make_build(image=make_image(), state=Build.State.SUCCEEDED),
     "/rootfs": lambda world, n: make_rootfs(version=f"4.{n}"),
     "/providers": lambda world, n: make_provider(),

@@ -54,7 +54,7 @@ def test_no_two_schemas_share_a_name(monkeypatch):
 
     monkeypatch.setattr("ninja.openapi.schema.OpenAPISchema.add_schema_definitions", keep)
     assert api.get_openapi_schema(path_prefix="")["paths"]
-    assert seen["DriveOut"]["state"]["enum"] == ["creating", "ready", "deleting"]
+    assert seen["DriveOut"]["state"]["enum"] == ["creating", "ready", "deleting", "missing"]
 
 
 def test_posts_that_open_operations_take_a_key(document):

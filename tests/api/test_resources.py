@@ -6,7 +6,7 @@ import pytest
 
 from builds.log import log_path
 from builds.models import Build, Template
-from drives.models import Drive
+from drives.models import Drive, Snapshot
 from images.models import Image
 from images.providers.base import RootfsOffer
 from nexus_site.core import events
@@ -46,6 +46,7 @@ def test_a_vm(world, reader):
             "size_bytes": 8 * GIB,
             "is_root": True,
             "read_only": False,
+            "delete_with_vm": False,
         }
     ]
     assert shown["agent_version"] is None
@@ -260,6 +261,7 @@ def test_an_image(world, operator):
     busy = operator.send("DELETE", "/images/alpine-3-23")
     assert busy.status_code == 409
     Attachment.objects.all().delete()
+    Snapshot.objects.all().delete()
     Drive.objects.all().delete()
     gone = operator.send("DELETE", "/images/alpine-3-23")
     assert gone.status_code == 202
