@@ -123,11 +123,10 @@ class BtrfsStorage(Storage):
             return seed / FILE
         _destroy(seed)
         with _part_subvolume(seed) as part:
-            file = part / FILE
-            file.touch(READ_WRITE)
-            copy_shared(image, file, progress)
-            status = image.stat()
-            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+            with whole_file(part / FILE, READ_WRITE) as temporary:
+                copy_shared(image, temporary, progress)
+                status = image.stat()
+                os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
             with contextlib.suppress(FileExistsError):  # another thread was first
                 kernel.snapshot_subvolume(part, seed, read_only=True)
         return seed / FILE
@@ -224,6 +223,8 @@ def _destroy(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     """Remove whatever is there."""
+    if not os.path.lexists(path):
+        return
     if kernel.is_subvolume(path):
         _destroy(path)
     elif path.is_dir() and not path.is_symlink():
