@@ -217,17 +217,19 @@ def _check_sha256(_: click.Context, __: click.Parameter, value: str) -> str:
     return digits
 
 
+sha256_option = click.option(
+    "--sha256",
+    default="",
+    metavar="DIGITS",
+    callback=_check_sha256,
+    help="The file's SHA-256; what has another is refused.",
+)
+
+
 def import_options(function: F) -> F:
     """``--format`` and ``--sha256`` of a file that is sent."""
     known = click.option("--format", default="", help="Left out, it is found by looking.")
-    sum_of_it = click.option(
-        "--sha256",
-        default="",
-        metavar="DIGITS",
-        callback=_check_sha256,
-        help="The file's SHA-256; what has another is refused.",
-    )
-    return known(sum_of_it(function))
+    return known(sha256_option(function))
 
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

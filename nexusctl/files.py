@@ -22,7 +22,13 @@ _TAR = (
 
 @contextmanager
 def source(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
-    """A file's bytes and size; of a directory an archive, whose size nobody knows before."""
+    """A file's bytes and size; of a directory an archive, whose size nobody knows before.
+
+    ``-`` is the standard input.
+    """
+    if str(path) == "-":
+        yield sys.stdin.buffer, None
+        return
     if path.is_dir():
         with _archive(path) as archive:
             yield archive, None

@@ -18,6 +18,7 @@ from nexusctl.app import (
     work_options,
     yes_option,
 )
+from nexusctl.commands import drive_files
 from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.formatting import size, when
 
@@ -52,6 +53,8 @@ def create(app: App, image: str, name: str, size_mib: int | None, work: Work) ->
 
 
 add_shortcuts(drive, "drive", "rootfs", "template", "image")
+drive.add_command(drive_files.export)
+drive.add_command(drive_files.import_)
 
 
 @drive.command()
