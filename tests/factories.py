@@ -9,7 +9,7 @@ from builds.models import Build, Template, TemplateVersion
 from drives.models import Consistency, Drive, Snapshot
 from images.models import Image, Kernel, Provider, Rootfs
 from nexus_site.core.ids import readable_name
-from vms.models import VM, Attachment
+from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
 from vms.transitions import record_creation
 
 
@@ -104,6 +104,29 @@ def make_vm(*, root: bool = True, **values: Any) -> VM:
     if root:
         Attachment.objects.create(vm=vm, drive=make_drive())
     return vm
+
+
+def make_vm_snapshot(vm: VM, **values: Any) -> VMSnapshot:
+    """A snapshot of all drives that the VM has now."""
+    defaults: dict[str, Any] = {
+        "name": unique_name(),
+        "state": VMSnapshot.State.READY,
+        "parent": vm.head,
+        "consistency": Consistency.AT_REST,
+        "vcpu_count": vm.vcpu_count,
+        "mem_size_mib": vm.mem_size_mib,
+    }
+    snapshot = VMSnapshot.objects.create(vm=vm, **defaults | values)
+    for attachment in vm.attachments.select_related("drive"):
+        SnapshotPart.objects.create(
+            vm_snapshot=snapshot,
+            snapshot=make_snapshot(drive=attachment.drive),
+            is_root=attachment.is_root,
+            read_only=attachment.read_only,
+        )
+    VM.objects.filter(pk=vm.pk).update(head=snapshot)
+    vm.head = snapshot
+    return snapshot
 
 
 def make_template(**values: Any) -> Template:

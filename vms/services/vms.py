@@ -171,15 +171,15 @@ def delete_vm(
             hint="Stop it first, or force the deletion.",
             code="vm-runs",
         )
-    if not with_snapshots:
-        going = Drive.objects.filter(attachment__vm=vm, delete_with_vm=True)
-        _require_no_snapshots(vm, [] if keep_drives else list(going))
     if runs:
         require_not_copied(vm)
         for start in starting_operations(vm):
             cancel(start)
     else:
         require_free(vm)
+    if not with_snapshots:
+        going = Drive.objects.filter(attachment__vm=vm, delete_with_vm=True)
+        _require_no_snapshots(vm, [] if keep_drives else list(going))
     operation = open_operation(
         "vm.delete",
         f"Delete VM {vm.name}",
