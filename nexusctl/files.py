@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,14 +29,20 @@ def source(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
     ``-`` is the standard input.
     """
     if str(path) == "-":
-        yield sys.stdin.buffer, None
+        yield sys.stdin.buffer, _size(sys.stdin.buffer)
         return
     if path.is_dir():
         with _archive(path) as archive:
             yield archive, None
         return
     with _opened(path, "rb") as file:
-        yield file, path.stat().st_size if path.is_file() else None
+        yield file, _size(file)
+
+
+def _size(file: BinaryIO) -> int | None:
+    """How many bytes are still to come; None of a pipe."""
+    status = os.fstat(file.fileno())
+    return status.st_size - file.tell() if stat.S_ISREG(status.st_mode) else None
 
 
 @contextmanager

@@ -37,6 +37,23 @@ def test_a_file_is_itself(tmp_path: Path) -> None:
         assert (stream.read(), size) == (b"abc", 3)
 
 
+def test_the_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file behind it has a size, a pipe has none."""
+    (tmp_path / "x").write_bytes(b"abcdef")
+    with (tmp_path / "x").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        stdin.buffer.read(2)
+        with files.source(Path("-")) as (stream, size):
+            assert (stream.read(), size) == (b"cdef", 4)
+    reading, writing = os.pipe()
+    os.write(writing, b"abc")
+    os.close(writing)
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        with files.source(Path("-")) as (stream, size):
+            assert (stream.read(), size) == (b"abc", None)
+
+
 def test_a_directory_becomes_an_archive_with_all_that_it_has(root: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive(root))) as tar:
         found = {member.name: member for member in tar}
