@@ -104,6 +104,9 @@ class Hello:
     boot_id: str
     image: ImageMetadata
     boot: BootTimes
+    # Whether this boot gave the guest an identity of its own ("new"), it had it ("kept"), or it
+    # has none ("none"); "" from agents that know nothing of it.
+    identity: str = ""
 
     @classmethod
     def parse(cls, fields: Fields) -> Hello:
@@ -112,7 +115,7 @@ class Hello:
         if not _BOOT_ID.fullmatch(boot_id):
             raise ProtocolError("boot_id is not a UUID")
         image, boot = _object_field(fields, "image"), _object_field(fields, "boot")
-        texts = ("agent_version", "arch", "kernel", "os", "init", "hostname")
+        texts = ("agent_version", "arch", "kernel", "os", "init", "hostname", "identity")
         return cls(
             protocol=int(number_field(fields, "protocol", 255)),
             boot_id=boot_id,

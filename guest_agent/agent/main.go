@@ -11,6 +11,7 @@ import (
 
 	"nexus/agent/internal/agent"
 	"nexus/agent/internal/boot"
+	"nexus/agent/internal/identity"
 	"nexus/agent/internal/link"
 	"nexus/agent/internal/system"
 	"nexus/agent/internal/tsc"
@@ -38,6 +39,8 @@ func main() {
 	switch command {
 	case "agent", "service":
 		serve(command, options(os.Args[2:]))
+	case "identity":
+		renewIdentity(options(os.Args[2:]))
 	case "tsc":
 		printTSC()
 	case "version":
@@ -69,6 +72,9 @@ func serve(command string, options map[string]string) {
 		Init:    options["init"],
 	}
 	a.RootMounted, _ = strconv.ParseFloat(options["root-mounted"], 64)
+	if a.Identity = options["identity"]; a.Identity == "" {
+		a.Identity = presentIdentity()
+	}
 	if port, there := system.KernelWord("nexus.port"); there {
 		a.Dialer.Port = port
 	}
@@ -97,6 +103,26 @@ func serve(command string, options map[string]string) {
 		a.Init = system.InitName(a.Init)
 	}
 	a.Run()
+}
+
+// presentIdentity is for an agent that the first process did not start: what it began is over.
+func presentIdentity() string {
+	id, _ := system.KernelWord(identity.KernelWord)
+	if identity.State(system.Guest{}, id) == identity.Kept {
+		return identity.Kept
+	}
+	return identity.None
+}
+
+// renewIdentity is what the first process runs for a guest that has another one's identity.
+func renewIdentity(options map[string]string) {
+	var s system.System = system.Guest{}
+	if options["sandbox"] != "" {
+		s = system.Sandbox{Directory: options["sandbox"]}
+	}
+	if err := identity.Renew(s, options["id"]); err != nil {
+		fail("identity: " + err.Error())
+	}
 }
 
 func printTSC() {

@@ -54,6 +54,7 @@ async def test_says_who_it_is(agent: AgentProcess, connect: Connect) -> None:
     assert (hello.protocol, hello.agent_version) == (1, agent_version())
     assert (hello.arch, hello.kernel) == (os.uname().machine, os.uname().release)
     assert (hello.os, hello.init) == ("Otter Linux 3", "none")
+    assert hello.identity == "none", "there is no kernel that names one"
     assert (hello.image.image_id, hello.image.image_name) == ("aaaaaaaaaaaac", "otter")
     assert hello.image.build_id == ""
     assert hello.boot_id == agent.read("/proc/sys/kernel/random/boot_id").strip()

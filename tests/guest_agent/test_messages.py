@@ -40,6 +40,8 @@ def test_a_hello_is_read() -> None:
     assert hello.agent_version == "1.2.3"
     assert hello.image.image_id == "aaaaaaaaaaaac"
     assert hello.boot.agent_started == 1.5
+    assert hello.identity == "", "of an agent that knows nothing of it"
+    assert Hello.parse(HELLO | {"identity": "new"}).identity == "new"
     assert json.loads(json.dumps(hello.to_dict()))["boot"]["settled"] is None
 
 

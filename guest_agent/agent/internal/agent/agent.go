@@ -28,6 +28,8 @@ type Agent struct {
 	Version string
 	// Init names what the distribution's init is; "none" where the agent is alone.
 	Init string
+	// Identity is a word of package identity.
+	Identity string
 	// RootMounted and Started are in seconds since the kernel started; 0 where not known.
 	RootMounted, Started float64
 

@@ -63,6 +63,7 @@ func (a *Agent) hello(settled float64) minijson.Object {
 		"init":          a.Init,
 		"hostname":      system.Hostname(),
 		"boot_id":       system.BootID(),
+		"identity":      a.Identity,
 		"image":         image,
 		"boot": minijson.Object{
 			"agent_started": known(a.Started),

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"nexus/agent/internal/identity"
 	"nexus/agent/internal/system"
 )
 
@@ -29,17 +30,21 @@ func Run() {
 			rootMounted = system.Uptime()
 		}
 	}
-	init := findInit()
-	if init == "" {
+	g := newGuest(findInit(), rootMounted)
+	if g.init == "none" {
 		mountForPrograms()
 		system.LoopbackUp()
-		supervise("none", rootMounted)
+		g.supervise()
 	}
-	if _, err := spawnAgent(init, rootMounted); err != nil {
+	if _, err := g.startAgent(); err != nil {
 		complain("cannot start the agent", err)
 	}
-	err := syscall.Exec(init, append([]string{init}, os.Args[1:]...), os.Environ())
-	fatal("cannot run "+init, err)
+	// Init comes to see only the new identity; the host hears the agent meanwhile.
+	if pid := g.renewIdentity(); pid != 0 {
+		reapUntil(pid)
+	}
+	err := syscall.Exec(g.init, append([]string{g.init}, os.Args[1:]...), os.Environ())
+	fatal("cannot run "+g.init, err)
 }
 
 // inInitrd tells whether the root is the memory that the kernel unpacked the initrd into.
@@ -52,12 +57,12 @@ func inInitrd() bool {
 	return stat.Type == ramfs || stat.Type == tmpfs
 }
 
-// findInit is the init program to go on with; "" to stay the first process.
+// findInit is the init program to go on with; "none" to stay the first process.
 func findInit() string {
 	wanted, _ := system.KernelWord("nexus.init")
 	switch {
 	case wanted == "none" || inInitrd():
-		return ""
+		return "none"
 	case wanted != "":
 		return wanted
 	}
@@ -69,22 +74,53 @@ func findInit() string {
 			return path
 		}
 	}
-	return ""
+	return "none"
 }
 
-// spawnAgent starts this program as the agent. From an initrd that is the one that came with
-// Nexus, not the image's, which may be older; and its pages are in memory already, while the
-// image's would be read from the disk.
-func spawnAgent(init string, rootMounted float64) (pid int, err error) {
-	arguments := []string{
-		"nexus-agent", "agent", "--init", init,
-		"--root-mounted", strconv.FormatFloat(rootMounted, 'f', 3, 64),
+// guest is what the first process knows of the guest, and tells the agent.
+type guest struct {
+	init        string // "none" where the first process stays
+	rootMounted float64
+	id          string // whom the host takes the guest for
+	identity    string // whether it is that one: a word of package identity
+}
+
+func newGuest(init string, rootMounted float64) guest {
+	g := guest{init: init, rootMounted: rootMounted, identity: identity.None}
+	g.id, _ = system.KernelWord(identity.KernelWord)
+	if !inInitrd() {
+		g.identity = identity.State(system.Guest{}, g.id)
 	}
+	return g
+}
+
+// startAgent starts this program as the agent.
+func (g guest) startAgent() (pid int, err error) {
+	return start("agent", "--init", g.init, "--identity", g.identity,
+		"--root-mounted", strconv.FormatFloat(g.rootMounted, 'f', 3, 64))
+}
+
+// renewIdentity starts to give the guest its own identity, where it has another one's.
+func (g guest) renewIdentity() (pid int) {
+	if g.identity != identity.New {
+		return 0
+	}
+	pid, err := start("identity", "--id", g.id)
+	if err != nil {
+		complain("cannot give the guest an identity", err)
+	}
+	return pid
+}
+
+// start runs this program. From an initrd that is the one that came with Nexus, not the image's,
+// which may be older; and its pages are in memory already, while the image's would be read from
+// the disk.
+func start(arguments ...string) (pid int, err error) {
 	attributes := &syscall.ProcAttr{
 		Dir: "/", Env: append(os.Environ(), searchPath), Files: []uintptr{0, 1, 2},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
-	return syscall.ForkExec("/proc/self/exe", arguments, attributes)
+	return syscall.ForkExec("/proc/self/exe", append([]string{"nexus-agent"}, arguments...), attributes)
 }
 
 func complain(what string, err error) { fmt.Fprintf(os.Stderr, "nexus-agent: %s: %v\n", what, err) }

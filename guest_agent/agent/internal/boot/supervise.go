@@ -17,17 +17,20 @@ var halting atomic.Bool
 
 // supervise stays the first process: it keeps the agent running, reaps every process that lost
 // its parent, and ends the guest when a signal says so.
-func supervise(init string, rootMounted float64) {
+func (g guest) supervise() {
 	syscall.Reboot(syscall.LINUX_REBOOT_CMD_CAD_OFF) // Ctrl-Alt-Del becomes SIGINT
 	go obeySignals()
 	os.Setenv("PATH", searchPath[len("PATH="):])
-	for {
+	for first := true; ; first = false {
 		pid := 0
 		if !halting.Load() {
 			var err error
-			if pid, err = spawnAgent(init, rootMounted); err != nil {
+			if pid, err = g.startAgent(); err != nil {
 				complain("cannot start the agent", err)
 			}
+		}
+		if first {
+			g.renewIdentity()
 		}
 		reapUntil(pid)
 		time.Sleep(restartDelay)

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+
+	"nexus/agent/internal/system"
 )
 
 // ProtocolVersion is the version of docs/agent-protocol.md that this agent speaks.
@@ -89,7 +91,7 @@ func Handshake(reader *bufio.Reader, writer io.Writer) error {
 		switch {
 		case p.kind == kindOffer && (current.kind == 0 || p.host != current.host):
 			current = preamble{kind: kindAnswer, version: ProtocolVersion, host: p.host}
-			if err := random(current.agent[:]); err != nil {
+			if err := system.Random(current.agent[:]); err != nil {
 				return err
 			}
 			if _, err := writer.Write(current.encode()); err != nil {

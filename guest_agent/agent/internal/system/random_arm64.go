@@ -1,4 +1,4 @@
-package link
+package system
 
 // sysGetrandom is the system call that package syscall does not name.
-const sysGetrandom = 318
+const sysGetrandom = 278
