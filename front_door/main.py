@@ -13,7 +13,7 @@ from front_door.down import down
 from front_door.paths import PYTHON, ROOT, extend_path
 from front_door.server import Server
 from front_door.steps import Terminal, step
-from front_door.tools import ensure_browser, ensure_mmdebstrap
+from front_door.tools import ensure_browser, ensure_file_systems, ensure_mmdebstrap
 from front_door.up import prepare, up
 from nexus_site.core.errors import NexusError, as_nexus_error
 from nexus_site.daemon import DEFAULT_PORT, default_data_dir
@@ -90,6 +90,8 @@ def _test(arguments: list[str]) -> int:
         ensure_browser(this)
     with step(terminal, "mmdebstrap") as this:
         ensure_mmdebstrap(this)
+    with step(terminal, "btrfs and XFS") as this:
+        ensure_file_systems(this)
     return _call([PYTHON, "-m", "pytest", *(arguments or WHOLE_SUITE)])
 
 

@@ -1,4 +1,4 @@
-"""The programs Nexus runs: QEMU and e2fsprogs; a browser and mmdebstrap for the tests."""
+"""The programs Nexus runs: QEMU and e2fsprogs; and what only its tests need."""
 
 from __future__ import annotations
 
@@ -118,3 +118,15 @@ def ensure_mmdebstrap(step: Step) -> None:
         return
     command = system.command_for(["mmdebstrap"])
     step.note = f"missing: tests that make a Debian will fail; `{command}`"
+
+
+def ensure_file_systems(step: Step) -> None:
+    """Find the tools that make btrfs and XFS or install them; without them storage tests fail.
+
+    Nexus itself needs btrfs-progs only for a pool in a file, and then names the command.
+    """
+    needs = {"btrfs-progs": "mkfs.btrfs", "xfsprogs": "mkfs.xfs"}
+    missing = [need for need, program in needs.items() if not shutil.which(program)]
+    if missing and not system.install(step, missing):
+        command = system.command_for(missing)
+        step.note = f"missing: tests of storage will fail; `{command}`"

@@ -164,7 +164,7 @@ def test_a_disk_that_is_full_at_any_step_loses_nothing(
         steps = Steps(number, full_disk, removing=False)
         with monkeypatch.context() as patch:
             steps.install(patch.setattr)
-            refusal = _refusal(now.storage, call)
+            refusal = refusal_of(now.storage, call)
         assert now.storage.inventory().leftovers == ()
         if not steps.reached:
             break
@@ -174,7 +174,7 @@ def test_a_disk_that_is_full_at_any_step_loses_nothing(
     assert contents(now.storage) == call.outcome(now.before)
 
 
-def _refusal(storage: Storage, call: Call) -> Retryable | None:
+def refusal_of(storage: Storage, call: Call) -> Retryable | None:
     try:
         call.run(storage)
     except Retryable as refusal:

@@ -1,4 +1,4 @@
-"""QEMU, e2fsprogs, Chromium, mmdebstrap: found, installed, or named with the command to run."""
+"""QEMU, e2fsprogs, Chromium and what else tests need: found, installed, or named."""
 
 from __future__ import annotations
 
@@ -152,3 +152,21 @@ def test_a_missing_mmdebstrap_does_not_stop_the_tests(debian, this: Step) -> Non
     tools.ensure_mmdebstrap(this)
     assert "tests that make a Debian will fail" in this.note
     assert "sudo apt-get install -y --no-install-recommends mmdebstrap" in this.note
+
+
+def test_file_system_tools_are_found_or_installed(debian, this: Step, monkeypatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    debian.add("apt-get")
+    debian.add("mkfs.xfs")
+    tools.ensure_file_systems(this)
+    assert debian.calls[1].endswith("install -y --no-install-recommends btrfs-progs")
+    calls = len(debian.calls)
+    debian.add("mkfs.btrfs")
+    tools.ensure_file_systems(this)
+    assert (len(debian.calls), this.note) == (calls, "")
+
+
+def test_missing_file_system_tools_do_not_stop_the_tests(debian, this: Step) -> None:
+    tools.ensure_file_systems(this)
+    assert "tests of storage will fail" in this.note
+    assert "sudo apt-get install -y --no-install-recommends btrfs-progs xfsprogs" in this.note
