@@ -23,7 +23,9 @@ def plan(operation: Operation) -> Plan:
 
 def copy_drives(run: Run) -> str:
     """The storage of the clone's drives, at one instant where they are copies of other drives."""
-    drives = _drives(vm_of(run))
+    clone = vm_of(run)
+    run.keep(vm=clone.ref)
+    drives = _drives(clone)
     sources = [
         drive.source_drive
         for drive in drives

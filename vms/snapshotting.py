@@ -53,6 +53,7 @@ def is_taken(run: Run) -> str | None:
 def take(run: Run) -> str:
     """All drives at one instant; what an interrupted attempt copied is copied again."""
     snapshot = find_ready(run)
+    run.keep(vm_snapshot=snapshot.ref)
     parts = parts_of(snapshot)
     progress = drive_services.progress_of(run)
     with hold([part.drive for part in parts], run) as held:

@@ -19,6 +19,7 @@ from nexusctl.app import (
     work_options,
     yes_option,
 )
+from nexusctl.commands import vm_snapshots
 from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.formatting import ago, mib, moment, seconds, size, when
 
@@ -82,6 +83,8 @@ def create(
 
 
 add_shortcuts(vm, "vm", "rootfs", "template", "image")
+for command in vm_snapshots.COMMANDS:
+    vm.add_command(command)
 
 
 @vm.command()
@@ -123,15 +126,24 @@ def restart(app: App, vm: str, work: Work) -> None:
 @vm.command()
 @vm_argument
 @click.option("--force", is_flag=True, help="Stop it first if it runs.")
-@click.option("--keep-drives", is_flag=True, help="Keep its drives.")
+@click.option("--keep-drives", is_flag=True, help="Keep its drives, also those that go with it.")
+@click.option("--with-snapshots", is_flag=True, help="Delete its snapshots as well.")
 @yes_option
 @work_options
 @pass_app
-def delete(app: App, vm: str, force: bool, keep_drives: bool, yes: bool, work: Work) -> None:
-    """Delete a VM and its drives."""
+def delete(
+    app: App,
+    vm: str,
+    force: bool,
+    keep_drives: bool,
+    with_snapshots: bool,
+    yes: bool,
+    work: Work,
+) -> None:
+    """Delete a VM and the drives that go with it."""
     what = f"the VM {vm}" if keep_drives else f"the VM {vm} and its drives"
     confirm(f"Delete {what}?", yes=yes, work=work)
-    query = {"force": force, "keep_drives": keep_drives}
+    query = {"force": force, "keep_drives": keep_drives, "with_snapshots": with_snapshots}
     app.change("DELETE", f"/vms/{vm}", work, query=query)
 
 
