@@ -26,12 +26,12 @@ func (a *Agent) freeze(c *call) error {
 	if seconds > 0 {
 		timeout = time.Duration(seconds * float64(time.Second))
 	}
-	f := &frost{}
+	f := newFrost()
 	if !a.frost.CompareAndSwap(nil, f) {
 		return c.refuse("busy", "the file systems are frozen already")
 	}
 	time.AfterFunc(timeout, func() { a.end(f) })
-	err = f.spread(a.System)
+	err = f.settle(f.spread(a.System))
 	if err == nil {
 		err = c.reply(minijson.Object{"frozen": f.paths()})
 	}
@@ -52,19 +52,25 @@ func (a *Agent) endFrost() []string {
 	return nil
 }
 
-// end may be called any number of times for a frost.
+// end may be called any number of times for a frost. While it still spreads no other may begin:
+// each would take what the other freezes for its own.
 func (a *Agent) end(f *frost) []string {
-	thawed := f.end()
-	a.frost.CompareAndSwap(f, nil)
+	thawed, settled := f.end()
+	if settled {
+		a.frost.CompareAndSwap(f, nil)
+	}
 	return thawed
 }
 
 // frost is what is frozen from one freeze to its thaw.
 type frost struct {
-	mutex  sync.Mutex
-	ended  bool
-	frozen []*system.FileSystem
+	mutex     sync.Mutex
+	spreading bool
+	ended     bool
+	frozen    []*system.FileSystem
 }
+
+func newFrost() *frost { return &frost{spreading: true} }
 
 var errNothing = errors.New("the guest has no file system that can be frozen")
 var errTooLate = errors.New("freezing took too long")
@@ -83,7 +89,20 @@ func (f *frost) spread(s system.System) error {
 			return err
 		}
 	}
-	if len(f.paths()) == 0 {
+	return nil
+}
+
+// settle says that the frost spreads no more, and tells whether it is one.
+func (f *frost) settle(err error) error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.spreading = false
+	switch {
+	case err != nil:
+		return err
+	case f.ended:
+		return errTooLate
+	case len(f.frozen) == 0:
 		return errNothing
 	}
 	return nil
@@ -119,11 +138,11 @@ func (f *frost) paths() []string {
 }
 
 // end thaws, the last frozen first, and returns what it has thawed: nothing the second time.
-func (f *frost) end() []string {
+func (f *frost) end() (thawed []string, settled bool) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if f.ended {
-		return nil
+		return nil, !f.spreading
 	}
 	f.ended = true
 	slices.Reverse(f.frozen)
@@ -131,7 +150,7 @@ func (f *frost) end() []string {
 		next.Thaw()
 	}
 	system.CloseAll(f.frozen)
-	return paths(f.frozen)
+	return paths(f.frozen), !f.spreading
 }
 
 func paths(all []*system.FileSystem) []string {

@@ -30,7 +30,7 @@ func sandboxed(t *testing.T, mounts string) (*Agent, func() []string) {
 
 // begin is a frost of the agent's, as freeze begins it.
 func begin(a *Agent) *frost {
-	f := &frost{}
+	f := newFrost()
 	a.frost.Store(f)
 	return f
 }
@@ -38,7 +38,7 @@ func begin(a *Agent) *frost {
 func TestFrostEndsInTheOtherOrderAndOnce(t *testing.T) {
 	a, calls := sandboxed(t, mountinfo)
 	f := begin(a)
-	if err := f.spread(a.System); err != nil {
+	if err := f.settle(f.spread(a.System)); err != nil {
 		t.Fatal(err)
 	}
 	if got := f.paths(); !slices.Equal(got, []string{"/data", "/"}) {
@@ -47,7 +47,7 @@ func TestFrostEndsInTheOtherOrderAndOnce(t *testing.T) {
 	if got := a.endFrost(); !slices.Equal(got, []string{"/", "/data"}) {
 		t.Errorf("thawed: %q", got)
 	}
-	if got := a.endFrost(); len(got) != 0 || len(f.end()) != 0 {
+	if got := a.end(f); len(got) != 0 || len(a.endFrost()) != 0 || a.frost.Load() != nil {
 		t.Errorf("thawed twice: %q", got)
 	}
 	want := []string{"sync", "freeze /data", "freeze /", "thaw /", "thaw /data"}
@@ -59,12 +59,30 @@ func TestFrostEndsInTheOtherOrderAndOnce(t *testing.T) {
 func TestFrostThatIsOverKeepsNothingFrozen(t *testing.T) {
 	a, calls := sandboxed(t, mountinfo)
 	f := begin(a)
-	f.end()
-	if err := f.spread(a.System); !errors.Is(err, errTooLate) {
+	a.endFrost()
+	if a.frost.Load() != f {
+		t.Error("another frost may begin while this one spreads")
+	}
+	if err := f.settle(f.spread(a.System)); !errors.Is(err, errTooLate) {
 		t.Error(err)
 	}
 	if got := calls(); !slices.Equal(got, []string{"sync", "freeze /data", "thaw /data"}) {
 		t.Errorf("%q", got)
+	}
+	if a.end(f); a.frost.Load() != nil {
+		t.Error("no other frost may begin")
+	}
+}
+
+func TestFrostThatEndsAtTheLastMoment(t *testing.T) {
+	a, _ := sandboxed(t, mountinfo)
+	f := begin(a)
+	if err := f.spread(a.System); err != nil {
+		t.Fatal(err)
+	}
+	a.endFrost()
+	if err := f.settle(nil); !errors.Is(err, errTooLate) {
+		t.Error(err)
 	}
 }
 
@@ -80,7 +98,8 @@ func TestAnOldFrostDoesNotEndANewOne(t *testing.T) {
 
 func TestNothingToFreeze(t *testing.T) {
 	a, _ := sandboxed(t, "21 1 0:2 / / rw - rootfs rootfs rw\n")
-	if err := begin(a).spread(a.System); !errors.Is(err, errNothing) {
+	f := begin(a)
+	if err := f.settle(f.spread(a.System)); !errors.Is(err, errNothing) {
 		t.Error(err)
 	}
 }
