@@ -11,12 +11,15 @@ import pytest
 from django.utils import timezone
 
 from drives import services
+from drives.models import Drive, Snapshot
 from images import services as image_services
 from images.models import Image
 from nexus_site.core import operations
-from nexus_site.core.models import Operation
-from tests.factories import make_image
-from tests.images.formats.ext4_images import make_ext4
+from nexus_site.core.ids import NexusID
+from nexus_site.core.models import Event, Operation
+from tests.factories import make_image, make_vm
+from tests.images.formats.ext4_images import debugfs, make_ext4
+from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
 
 MIB = 1 << 20
 IMAGE_MIB = 8
@@ -86,3 +89,43 @@ def in_storage() -> tuple[set[str], set[str]]:
     found = services.storage().inventory()
     assert not found.leftovers
     return set(found.drives), set(found.snapshots)
+
+
+def make(image: Image | None = None, **wishes: object) -> Drive:
+    operation = done(services.create_drive(image=image, **wishes))  # type: ignore[arg-type]
+    return Drive.objects.get(pk=operation.subject_id)
+
+
+def take(drive: Drive, name: str = "") -> Snapshot:
+    operation = done(services.take_snapshot(drive, name=name))
+    return Snapshot.objects.get(pk=NexusID.parse(operation.params["snapshot"]))
+
+
+def write(drive: Drive, text: str) -> None:
+    """What a guest would do: another content for the same file."""
+    path = services.require_file(drive)
+    source = path.parent.parent / "written"
+    source.write_text(text)
+    debugfs(path, "rm hello", f"write {source} hello")
+
+
+def content(row: Drive | Snapshot) -> str:
+    return debugfs(services.file_of(row), "cat hello").split("debugfs: cat hello\n")[-1]
+
+
+def kinds(row: Drive | Snapshot) -> list[str]:
+    """What the log says about it, oldest first."""
+    return [event.kind for event in Event.objects.filter(subject_id=row.pk).order_by("seq")]
+
+
+def attached(drive: Drive, **values: object) -> VM:
+    vm = make_vm(root=False, **values)
+    Attachment.objects.create(vm=vm, drive=drive)
+    return vm
+
+
+def part_of_vm(snapshot: Snapshot, name: str) -> VMSnapshot:
+    vm = make_vm(root=False)
+    whole = VMSnapshot.objects.create(name=name, vm=vm, vcpu_count=1, mem_size_mib=64)
+    SnapshotPart.objects.create(vm_snapshot=whole, snapshot=snapshot, is_root=True)
+    return whole

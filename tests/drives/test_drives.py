@@ -11,41 +11,25 @@ from drives.models import Drive, Snapshot
 from images.models import Image
 from nexus_site.core import operations
 from nexus_site.core.errors import Broken, Conflict, Invalid, NexusError, NotFound
-from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Event, Operation
-from tests.drives.conftest import IMAGE_MIB, MIB, done, in_storage, run, run_killed
-from tests.factories import make_vm
+from tests.drives.conftest import (
+    IMAGE_MIB,
+    MIB,
+    attached,
+    content,
+    done,
+    in_storage,
+    kinds,
+    make,
+    part_of_vm,
+    run,
+    run_killed,
+    take,
+    write,
+)
 from tests.images.formats.ext4_images import debugfs
-from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
+from vms.models import VM
 from vms.states import State
-
-
-def make(image: Image | None = None, **wishes: object) -> Drive:
-    operation = done(services.create_drive(image=image, **wishes))  # type: ignore[arg-type]
-    return Drive.objects.get(pk=operation.subject_id)
-
-
-def take(drive: Drive, name: str = "") -> Snapshot:
-    operation = done(services.take_snapshot(drive, name=name))
-    return Snapshot.objects.get(pk=NexusID.parse(operation.params["snapshot"]))
-
-
-def write(drive: Drive, text: str) -> None:
-    """What a guest would do: another content for the same file."""
-    path = services.require_file(drive)
-    source = path.parent.parent / "written"
-    source.write_text(text)
-    debugfs(path, "rm hello", f"write {source} hello")
-
-
-def content(row: Drive | Snapshot) -> str:
-    return debugfs(services.file_of(row), "cat hello").split("debugfs: cat hello\n")[-1]
-
-
-def kinds(row: Drive | Snapshot) -> list[str]:
-    """What the log says about it, oldest first."""
-    return [event.kind for event in Event.objects.filter(subject_id=row.pk).order_by("seq")]
-
 
 # Making
 
@@ -264,12 +248,6 @@ def test_a_drive_of_a_vm_that_runs_does_not_grow(image: Image) -> None:
     assert refused.value.code == "vm-runs"
 
 
-def attached(drive: Drive, **values: object) -> VM:
-    vm = make_vm(root=False, **values)
-    Attachment.objects.create(vm=vm, drive=drive)
-    return vm
-
-
 # One at a time
 
 
@@ -364,13 +342,6 @@ def test_a_part_of_a_vm_snapshot_keeps_its_drive(image: Image) -> None:
             refused(drive, with_snapshots=True)
         assert caught.value.extra == {"vm_snapshots": ["whole"]}
     services.require_file(drive)
-
-
-def part_of_vm(snapshot: Snapshot, name: str) -> VMSnapshot:
-    vm = make_vm(root=False)
-    whole = VMSnapshot.objects.create(name=name, vm=vm, vcpu_count=1, mem_size_mib=64)
-    SnapshotPart.objects.create(vm_snapshot=whole, snapshot=snapshot, is_root=True)
-    return whole
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
