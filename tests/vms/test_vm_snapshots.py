@@ -1,4 +1,4 @@
-"""Snapshots of VMs, going back to one, and clones: what may be asked when, and what comes of it."""
+"""Snapshots of VMs, and going back to one: what may be asked when, what comes of it."""
 
 from __future__ import annotations
 
@@ -12,69 +12,22 @@ from nexus_site.core import operations
 from nexus_site.core.errors import Broken, Conflict, Invalid
 from nexus_site.core.models import Event, Operation
 from nexus_site.core.operations import rehearse
-from tests.factories import make_drive, make_image, make_snapshot, make_vm, make_vm_snapshot
+from tests.factories import make_drive, make_snapshot, make_vm, make_vm_snapshot
+from tests.vms.real_drives import (
+    add_drive,
+    carry_out,
+    done,
+    drives_of,
+    make_running,
+    read,
+    taken,
+    write,
+)
 from vms import services
-from vms.models import VM, Attachment, VMSnapshot
+from vms.models import VM, VMSnapshot
 from vms.states import ALIVE, TRANSIENT, State
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nudges")]
-
-SIZE = 1 << 20
-
-
-@pytest.fixture
-def vm() -> VM:
-    """A VM at rest with a root drive and a data drive that are really there."""
-    vm = make_vm(name="web", root=False, mem_size_mib=128)
-    add_drive(vm, "root", is_root=True)
-    add_drive(vm, "data", is_root=False, read_only=True)
-    return vm
-
-
-def add_drive(vm: VM, name: str, *, is_root: bool, read_only: bool = False) -> Drive:
-    drive = make_drive(name=f"{vm.name}-{name}", size_bytes=SIZE, delete_with_vm=True)
-    drive_services.storage().create(drive.ref, SIZE)
-    Attachment.objects.create(vm=vm, drive=drive, is_root=is_root, read_only=read_only)
-    write(drive, "first")
-    return drive
-
-
-def write(drive: Drive, text: str) -> None:
-    """Into a place of the drive that its file system does not use."""
-    with drive_services.storage().drive_path(drive.ref).open("r+b") as file:
-        file.seek(SIZE // 2)
-        file.write(text.encode().ljust(16))
-
-
-def read(drive: Drive) -> str:
-    with drive_services.storage().drive_path(drive.ref).open("rb") as file:
-        file.seek(SIZE // 2)
-        return file.read(16).decode().strip()
-
-
-def drives_of(vm: VM) -> list[Drive]:
-    return [a.drive for a in vm.attachments.select_related("drive")]
-
-
-def carry_out(operation: Operation) -> Operation:
-    operations.execute(operation.id)
-    operation.refresh_from_db()
-    return operation
-
-
-def done(operation: Operation) -> Operation:
-    carry_out(operation)
-    assert operation.state == "succeeded", operation.error
-    return operation
-
-
-def taken(vm: VM, name: str = "") -> VMSnapshot:
-    operation = done(services.snapshot_vm(vm, name=name))
-    vm.refresh_from_db()
-    return VMSnapshot.objects.get(pk=operations.decode(operation.params["vm_snapshot"]))
-
-
-# Snapshots
 
 
 def test_a_snapshot_has_all_drives_and_what_the_vm_was_like(vm: VM) -> None:
@@ -319,12 +272,6 @@ def test_a_drive_of_a_vm_that_runs_goes_back_only_if_that_may_be_stopped(vm: VM)
         services.restart_vm(make_running(vm))
 
 
-def make_running(vm: VM) -> VM:
-    VM.objects.filter(pk=vm.pk).update(state=State.READY)
-    vm.refresh_from_db()
-    return vm
-
-
 def test_a_drive_in_no_vm_goes_back(vm: VM) -> None:
     data = drives_of(vm)[1]
     services.detach_drive(data)
@@ -334,172 +281,3 @@ def test_a_drive_in_no_vm_goes_back(vm: VM) -> None:
     write(data, "second")
     done(services.rollback_drive(data, snapshot, stop=True))
     assert read(data) == "first"
-
-
-# Clones
-
-
-def test_a_clone_has_its_own_drives_and_mac(vm: VM) -> None:
-    operation = done(services.clone_vm(vm, name="copy"))
-    clone = VM.objects.get(name="copy")
-    assert operation.subject_id == clone.pk
-    assert clone.mac != vm.mac
-    assert (clone.vcpu_count, clone.mem_size_mib) == (1, 128)
-    assert clone.history.get().reason == "cloned from web"
-    places = [
-        (a.drive.name, a.is_root, a.read_only, a.drive.delete_with_vm, a.drive.state)
-        for a in clone.attachments.select_related("drive")
-    ]
-    assert places == [
-        ("copy", True, False, True, "ready"),
-        ("copy-web-data", False, True, True, "ready"),
-    ]
-    root, data = drives_of(clone)
-    write(root, "second")
-    assert [read(drive) for drive in drives_of(vm)] == ["first", "first"]
-    assert (read(root), read(data)) == ("second", "first")
-
-
-def test_a_clone_of_a_snapshot_is_as_the_vm_was_then(vm: VM) -> None:
-    snapshot = taken(vm, "monday")
-    services.update_vm(vm, mem_size_mib=256)
-    for drive in drives_of(vm):
-        write(drive, "second")
-    done(services.clone_vm(vm, name="copy", snapshot=snapshot))
-    clone = VM.objects.get(name="copy")
-    assert [read(drive) for drive in drives_of(clone)] == ["first", "first"]
-    assert (clone.mem_size_mib, clone.source_snapshot) == (128, snapshot)
-    assert clone.history.get().reason == "cloned from web, snapshot monday"
-    done(services.delete_vm_snapshot(snapshot))
-    clone.refresh_from_db()
-    assert clone.source_snapshot is None
-    assert [read(drive) for drive in drives_of(clone)] == ["first", "first"]
-
-
-def test_a_clone_can_be_larger_and_is_checked(vm: VM) -> None:
-    with pytest.raises(Invalid, match="64 to"):
-        services.clone_vm(vm, mem_size_mib=1)
-    with pytest.raises(Conflict, match="There is a VM “web” already"):
-        services.clone_vm(vm, name="web")
-    services.clone_vm(vm, name="copy", mem_size_mib=192)
-    assert VM.objects.get(name="copy").mem_size_mib == 192
-
-
-def test_a_clone_that_is_to_start_has_that_step(vm: VM) -> None:
-    operation = services.clone_vm(vm, start=True)
-    assert [step["name"] for step in operation.steps] == ["drives", "start"]
-
-
-def test_what_is_copied_stays_until_it_is(vm: VM) -> None:
-    snapshot = taken(vm)
-    services.clone_vm(vm, snapshot=snapshot)
-    for call in (
-        lambda: services.delete_vm_snapshot(snapshot),
-        lambda: services.rollback_vm(vm, snapshot),
-        lambda: services.start_vm(vm),
-        lambda: services.delete_vm(vm, with_snapshots=True),
-    ):
-        with pytest.raises(Conflict, match="is being made of it"):
-            call()
-
-
-def test_a_clone_whose_copy_fails_leaves_nothing(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
-    operation = services.clone_vm(vm, name="copy")
-    data = Drive.objects.get(name="copy-web-data")
-    storage = drive_services.storage()
-    real = type(storage).clone_drive
-
-    def fail(self: object, source_id: str, drive_id: str, *more: object) -> Path:
-        if drive_id == data.ref:
-            raise Broken("Made to fail.")
-        return real(storage, source_id, drive_id)
-
-    monkeypatch.setattr(type(storage), "clone_drive", fail)
-    assert carry_out(operation).state == "failed"
-    assert not VM.objects.filter(name="copy").exists()
-    assert not Drive.objects.filter(name__startswith="copy").exists()
-
-
-def test_an_interrupted_clone_copies_all_drives_again(vm: VM) -> None:
-    """Else they would be of two instants."""
-    operation = services.clone_vm(vm, name="copy")
-    root = Drive.objects.get(name="copy")
-    drive_services.storage().clone_drive(drives_of(vm)[0].ref, root.ref)
-    drive_services.mark_ready(root)
-    for drive in drives_of(vm):
-        write(drive, "second")
-    done(operation)
-    assert [read(drive) for drive in drives_of(VM.objects.get(name="copy"))] == ["second"] * 2
-
-
-# Attaching, and deleting VMs
-
-
-def test_a_drive_of_a_running_vm_is_refused_with_the_reason(vm: VM) -> None:
-    assert services.hotplug_problem(vm) == ""
-    drive = drives_of(vm)[1]
-    vm = make_running(vm)
-    assert "virtio-mmio" in services.hotplug_problem(vm)
-    for call in (
-        lambda: services.attach_drive(vm, make_drive(), is_root=False),
-        lambda: services.detach_drive(drive),
-    ):
-        with pytest.raises(Conflict, match="only a VM at rest") as caught:
-            call()
-        assert caught.value.code == "no-hotplug"
-        assert "virtio-mmio" in caught.value.detail
-        assert caught.value.hint == "Stop it first: nexusctl vm stop web"
-
-
-def test_attaching_says_whether_the_drive_goes_with_the_vm(vm: VM) -> None:
-    for wish, before, after in ((None, True, True), (False, True, False), (True, False, True)):
-        drive = make_drive(delete_with_vm=before)
-        services.attach_drive(vm, drive, is_root=False, delete_with_vm=wish)
-        drive.refresh_from_db()
-        assert drive.delete_with_vm is after
-
-
-@pytest.mark.parametrize("state", [Drive.State.DELETING, Drive.State.MISSING])
-def test_a_drive_that_is_not_there_is_not_attached(vm: VM, state: Drive.State) -> None:
-    with pytest.raises(Conflict, match=f"is {state.value}"):
-        services.attach_drive(vm, make_drive(state=state), is_root=False)
-
-
-def test_a_vm_takes_the_drives_along_that_go_with_it(vm: VM) -> None:
-    Drive.objects.filter(name="web-data").update(delete_with_vm=False)
-    done(services.delete_vm(vm))
-    assert list(Drive.objects.values_list("name", flat=True)) == ["web-data"]
-
-
-def test_a_vm_can_leave_all_drives_behind(vm: VM) -> None:
-    done(services.delete_vm(vm, keep_drives=True))
-    assert Drive.objects.count() == 2
-
-
-def test_a_vm_with_snapshots_is_deleted_only_with_them(vm: VM) -> None:
-    taken(vm, "monday")
-    make_snapshot(drive=drives_of(vm)[0], name="alone")
-    with pytest.raises(Conflict, match="has snapshots") as caught:
-        services.delete_vm(vm)
-    assert caught.value.extra["snapshots"] == ["monday", "alone"]
-    assert "--with-snapshots" in caught.value.hint
-    done(services.delete_vm(vm, with_snapshots=True))
-    left = [kind.objects.count() for kind in (VMSnapshot, Snapshot, Drive)]
-    assert left == [0, 0, 0]
-
-
-def test_drives_that_stay_keep_snapshots_of_their_own(vm: VM) -> None:
-    taken(vm, "monday")
-    make_snapshot(drive=drives_of(vm)[0], name="alone")
-    done(services.delete_vm(vm, keep_drives=True, with_snapshots=True))
-    assert list(Snapshot.objects.values_list("name", flat=True)) == ["alone"]
-    assert Drive.objects.count() == 2
-
-
-def test_new_drives_of_a_vm_go_with_it_and_given_ones_do_not() -> None:
-    services.create_vm(name="fresh", image=make_image().name)
-    assert Drive.objects.get(name="fresh").delete_with_vm
-    given = make_drive(name="given")
-    services.create_vm(name="other", drive="given")
-    given.refresh_from_db()
-    assert not given.delete_with_vm
