@@ -295,6 +295,7 @@
   function showDialog({ target }) {
     const dialog = $("#dialog");
     if (target !== dialog && target !== "#dialog") return;
+    for (const menu of $$("details.menu[open]")) menu.open = false;
     if (!dialog.open) dialog.showModal();
     $("[aria-invalid]", dialog)?.focus();
   }

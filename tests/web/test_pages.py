@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from nexus_site.core.htmx import fragment_id
-from tests.factories import make_build, make_drive, make_kernel
+from tests.factories import make_build, make_drive, make_kernel, make_vm_snapshot
 from tests.web.conftest import htmx, make_operation, make_ready_vm
 
 LISTS = [
@@ -31,6 +31,9 @@ LISTS = [
     "images:providers",
     "images:new-provider",
     "images:kernels",
+    "drives:import",
+    "drives:storage",
+    "drives:check-storage",
     "builds:templates",
     "builds:new-template",
     "builds:list",
@@ -42,11 +45,14 @@ def addresses(db: None) -> dict[str, str]:
     """Every page's address, with a row behind each that needs one."""
     vm = make_ready_vm(name="hello")
     drive, build = make_drive(name="spare"), make_build()
+    vm_snapshot = make_vm_snapshot(vm)
     make_kernel()
     operation = make_operation(subject_kind="vm", subject_id=vm.pk, subject_name=vm.name)
     rows = {
         "vms:detail": vm.name,
+        "vms:snapshot": vm_snapshot.ref,
         "drives:detail": drive.ref,
+        "drives:snapshot": vm_snapshot.drives.get().ref,
         "images:detail": drive.image.name,
         "images:packages": drive.image.name,
         "images:rootfs-detail": drive.image.rootfs.ref,

@@ -18,7 +18,9 @@ from tests.factories import (
     make_image,
     make_kernel,
     make_rootfs,
+    make_snapshot,
     make_template,
+    make_vm_snapshot,
     unique_name,
 )
 from tests.web.conftest import make_operation, make_ready_vm, make_vm_on
@@ -44,6 +46,10 @@ CASES: list[tuple[str, Callable[[], object]]] = [
     ("/vms/", make_ready_vm),
     ("/vms/", lambda: make_operation(kind="vm.from-rootfs", subject_kind="vm")),
     ("/drives/", make_ready_vm),
+    ("/drives/", make_snapshot),
+    ("/storage/", make_ready_vm),
+    ("/storage/", make_snapshot),
+    ("/storage/check/", make_snapshot),
     ("/images/", make_image),
     ("/images/?q=a", make_image),
     ("/distributions/", make_image),
@@ -51,6 +57,8 @@ CASES: list[tuple[str, Callable[[], object]]] = [
     ("/providers/", make_provider),
     ("/vms/new/?from=template", make_template),
     ("/drives/new/?from=image", make_image),
+    ("/drives/new/?from=drive", make_drive),
+    ("/drives/new/?from=snapshot", make_snapshot),
     ("/kernels/", make_kernel),
     ("/templates/", make_template),
     ("/builds/", make_build),
@@ -109,3 +117,20 @@ def test_a_vm_with_a_long_past_costs_no_more(
         make_operation(subject_kind="vm", subject_id=vm.pk)
     with django_assert_max_num_queries(18):
         assert client.get(f"/vms/{vm.ref}/").status_code == 200
+
+
+def test_many_snapshots_cost_no_more(
+    client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    vm = make_ready_vm()
+    drive = vm.attachments.get().drive
+    parts = [make_vm_snapshot(vm).drives.get() for _ in range(10)]
+    for part in parts:
+        make_drive(origin="snapshot", source_snapshot=part)
+    with django_assert_max_num_queries(18):
+        assert client.get(f"/vms/{vm.ref}/").status_code == 200
+    for address in (f"/drives/{drive.ref}/", f"/snapshots/{parts[0].ref}/"):
+        with django_assert_max_num_queries(MOST):
+            assert client.get(address).status_code == 200
+    with django_assert_max_num_queries(MOST):
+        assert client.get(f"/vm-snapshots/{vm.head.ref}/").status_code == 200
