@@ -142,7 +142,7 @@ class CopyForm(CreateForm):
 
     def command(self) -> list[str]:
         body = self.request_body()
-        words = ["nexusctl", "drive", "clone", body[self.source]]
+        words = ["nexusctl", "drive", "create", f"--from-{self.source}", body[self.source]]
         words += ["--name", body["name"]] if "name" in body else []
         return words + (["--size", f"{body['size_mib']}M"] if "size_mib" in body else [])
 

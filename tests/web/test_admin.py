@@ -23,6 +23,7 @@ from tests.factories import (
     make_rootfs,
     make_template,
     make_vm,
+    make_vm_snapshot,
 )
 from tests.web.conftest import make_operation, make_ready_vm
 from vms.models import VM, Boot
@@ -48,7 +49,7 @@ def act(client: Client, model: type[Model], action: str, *rows: Any, **more: str
 
 @pytest.fixture
 def everything(db: None) -> None:
-    make_ready_vm(name="hello")
+    make_vm_snapshot(make_ready_vm(name="hello"))
     make_build(), make_kernel(), make_operation(), auth.create_token("ci", "read")
     auth.sign_in_link("http://testserver")
 

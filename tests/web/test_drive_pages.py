@@ -291,8 +291,8 @@ def test_a_file_with_another_checksum_is_refused_at_the_field(client: Client) ->
     ("source", "command"),
     [
         ("empty", "nexusctl drive create --size 8M --name mine"),
-        ("drive", "nexusctl drive clone source --name mine --size 8M"),
-        ("snapshot", "nexusctl drive clone before --name mine --size 8M"),
+        ("drive", "nexusctl drive create --from-drive source --name mine --size 8M"),
+        ("snapshot", "nexusctl drive create --from-snapshot before --name mine --size 8M"),
     ],
 )
 def test_a_new_drive_is_made_from_what_is_here(client: Client, source: str, command: str) -> None:
