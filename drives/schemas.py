@@ -44,6 +44,7 @@ class SnapshotOut(Schema):
     drive: Ref
     parent: Ref | None = Field(description="The snapshot before it.")
     vm_snapshot: Ref | None = Field(description="The VM's snapshot that it is a part of.")
+    is_head: bool = Field(description="Whether the drive goes on from it.")
     size_bytes: int
     consistency: Annotated[Consistency, listed(Consistency)] | None
     created_at: datetime
@@ -52,6 +53,10 @@ class SnapshotOut(Schema):
     def resolve_vm_snapshot(snapshot: Snapshot) -> Any:
         part = getattr(snapshot, "part", None)
         return part.vm_snapshot if part is not None else None
+
+    @staticmethod
+    def resolve_is_head(snapshot: Snapshot) -> bool:
+        return bool(snapshot.drive.head_id == snapshot.pk)
 
     @staticmethod
     def resolve_consistency(snapshot: Snapshot) -> str | None:

@@ -15,15 +15,19 @@ from nexusctl.commands.image import image
 from nexusctl.commands.operation import operation
 from nexusctl.commands.provider import provider
 from nexusctl.commands.rootfs import kernel, rootfs
+from nexusctl.commands.snapshot import snapshot
+from nexusctl.commands.storage import storage
 from nexusctl.commands.system import event, sign_in_link, status, version
 from nexusctl.commands.template import template
 from nexusctl.commands.vm import vm
 from nexusctl.errors import FAILED, INTERRUPTED
 
-ALIASES = {"dr": "drive", "ws": "drive", "op": "operation"}
+ALIASES = {"dr": "drive", "ws": "drive", "snap": "snapshot", "op": "operation"}
 COMMANDS = (
     vm,
     drive,
+    snapshot,
+    storage,
     image,
     template,
     build,

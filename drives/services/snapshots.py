@@ -210,6 +210,7 @@ def _take(run: Run) -> str:
     snapshot = _snapshot(run)
     if snapshot is None:
         raise Conflict("The snapshot has been deleted meanwhile.", code="snapshot-gone")
+    run.keep(snapshot=snapshot.ref)
     with live().hold([snapshot.drive], run) as consistency:
         copy_snapshot(snapshot, consistency, progress_of(run))
     return f"{snapshot.name}, {Consistency(consistency).label}"

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nexusctl.app import App, Command, Work, pass_app, show_named, work_options
+from nexusctl.sizes import SIZE
 
 _SOURCES: dict[str, tuple[tuple[str, ...], str]] = {
     "rootfs": (("distro", "version"), "a distribution"),
@@ -23,9 +24,7 @@ _PROVIDER = click.option("--provider", default="", help="Left out, the first tha
 _NAME = click.option("--name", default="", help="Left out, a name is generated.")
 _OPTIONS: dict[str, tuple[Callable[[Any], Any], ...]] = {
     "image": (),
-    "drive": (
-        click.option("--size", "size_mib", type=int, metavar="MIB", help="Grow it to so many MiB."),
-    ),
+    "drive": (click.option("--size", "size_mib", type=SIZE, help="Grow it: 20G, 512M…"),),
     "vm": (
         click.option("--vcpus", "vcpu_count", type=int, default=1, show_default=True),
         click.option(

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 
+from drives.models import Drive
 from nexus_site.core import auth
 from nexus_site.core.models import Token
-from tests.factories import make_build, make_drive, make_image, make_kernel, make_vm
+from tests.factories import (
+    make_build,
+    make_drive,
+    make_image,
+    make_kernel,
+    make_snapshot,
+    make_vm,
+)
 from vms.models import VM
 
 
@@ -14,9 +22,10 @@ def test_every_list_and_every_inspect(ctl):
     make_kernel()
     image = make_image(name="alpine-3-23")
     build = make_build(image=image)
-    make_drive(name="spare", image=image)
+    make_snapshot(name="before", drive=make_drive(name="spare", image=image))
     vm = make_vm(name="hello")
-    for group in ("vm", "drive", "image", "template", "build", "kernel", "operation", "event"):
+    groups = ("vm", "drive", "snapshot", "image", "template", "build", "kernel")
+    for group in (*groups, "operation", "event"):
         done = ctl(group, "list")
         assert (done.code, "Traceback" in done.err) == (0, False)
     assert vm.ref in ctl("vm", "list").out
@@ -28,6 +37,8 @@ def test_every_list_and_every_inspect(ctl):
         ("vm", "history", "hello"),
         ("vm", "logs", "hello"),
         ("drive", "inspect", "spare"),
+        ("snapshot", "inspect", "before"),
+        ("storage", "status"),
         ("image", "inspect", "alpine-3-23"),
         ("template", "inspect", build.template_version.template.name),
         ("build", "inspect", build.ref),
@@ -41,6 +52,7 @@ def test_every_list_and_every_inspect(ctl):
 
 def test_a_change_from_its_plan_to_its_end(ctl):
     vm = make_vm(name="hello")
+    Drive.objects.update(delete_with_vm=True)
     plan = ctl("vm", "delete", "hello", "--dry-run")
     assert plan.out == (
         "Would: Delete VM hello\n"
@@ -103,3 +115,29 @@ def test_an_operation_that_fails(ctl):
     history = ctl("vm", "history", "hello")
     states = re.findall(r"^20\S+ +(?:-|\+[\d.]+ s) +(\w+)", history.out, re.MULTILINE)
     assert states == ["created", "starting", "failed"]
+
+
+def test_a_drive_from_nothing_to_nothing(ctl, settings, tmp_path):
+    """With a storage of its own; each line of it is a command that people type."""
+    settings.NEXUS = settings.NEXUS.model_copy(update={"data_dir": tmp_path / "data"})
+    for line, code in (
+        ("drive create --size 4M --name data", 0),
+        ("snapshot create data --name before", 0),
+        ("drive clone data --name copy --size 8M", 0),
+        ("drive clone before --name old", 0),
+        ("drive resize data 3M", 1),
+        ("drive resize data 8M", 0),
+        ("drive rollback data before --yes", 0),
+        ("drive rename data disk", 0),
+        ("drive set disk --delete-with-vm", 0),
+        ("storage check", 0),
+        ("drive delete disk --yes", 5),
+        ("drive delete disk --yes --with-snapshots", 0),
+        ("snapshot inspect before", 4),
+        ("drive delete copy --yes", 0),
+        ("drive delete old --yes", 0),
+        ("storage check", 0),
+    ):
+        done = ctl(*line.split())
+        assert done.code == code, (line, done.out, done.err)
+    assert done.out == "All is well: 0 drives and 0 snapshots on the disk.\n"

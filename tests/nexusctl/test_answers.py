@@ -6,7 +6,16 @@ import pytest
 
 from builds.recipe import Overlay, Recipe
 from builds.schemas import BuildOut, TemplateDetail, TemplateOut, TemplateVersionDetail
-from drives.schemas import DriveOut
+from drives.schemas import (
+    DriveDetail,
+    DriveOut,
+    ProblemOut,
+    ReportOut,
+    SnapshotDetail,
+    SnapshotOut,
+    StorageOut,
+    UsageOut,
+)
 from images.contents_api import EntryOut, PackageOut
 from images.providers_api import FieldOut, ProviderOut, ProviderTypeOut
 from images.schemas import ImageDetail, ImageOut, KernelOut, RootfsOfferOut, RootfsOut
@@ -24,6 +33,13 @@ from vms.schemas import TransitionOut, VMDetail, VMOut
         (VMDetail, a.VM_DETAIL),
         *((TransitionOut, row) for row in a.HISTORY),
         (DriveOut, a.DRIVE),
+        (DriveDetail, a.DRIVE_DETAIL),
+        (UsageOut, a.USAGE),
+        *((SnapshotOut, row) for row in (a.SNAPSHOT, a.LATER, a.OTHER)),
+        (SnapshotDetail, a.SNAPSHOT_DETAIL),
+        (StorageOut, a.STORAGE),
+        (ReportOut, a.REPORT),
+        (ProblemOut, a.PROBLEM),
         (ImageOut, a.IMAGE),
         (ImageDetail, a.IMAGE_DETAIL),
         (PackageOut, a.PACKAGE),

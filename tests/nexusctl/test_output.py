@@ -117,37 +117,6 @@ def test_what_a_guest_writes_is_harmless_on_a_terminal(server, nexusctl, monkeyp
     assert nexusctl("vm", "logs", "hello").out == "red\ttab\n"
 
 
-def test_drive_list_and_inspect(server, nexusctl):
-    server.on("GET", "/drives", a.page(a.DRIVE, a.DRIVE | {"name": "spare", "vm": None}))
-    assert nexusctl("dr", "list").out == text("""
-        NAME   ID             STATE  SIZE     IMAGE        VM
-        hello  aaaaaaaaaaaba  ready  8.0 GiB  alpine-3-23  hello
-        spare  aaaaaaaaaaaba  ready  8.0 GiB  alpine-3-23  -
-    """)
-    server.on("GET", "/drives/hello", a.DRIVE)
-    assert nexusctl("ws", "inspect", "hello").out == text("""
-        name     hello
-        id       aaaaaaaaaaaba
-        state    ready
-        size     8.0 GiB
-        image    alpine-3-23 (aaaaaaaaaayds)
-        vm       the root drive of hello (aebagbafaydqq)
-        created  2026-07-29T11:00:00.0Z
-    """)
-
-
-def test_drive_attach_is_as_root_unless_told_otherwise(server, nexusctl):
-    server.on("POST", "/drives/d/attach", a.DRIVE)
-    done = nexusctl("drive", "attach", "d", "hello")
-    assert done.out == "hello  aaaaaaaaaaaba\n"
-    assert done.err == "It is the root drive of hello (aebagbafaydqq).\n"
-    nexusctl("drive", "attach", "d", "hello", "--data", "--read-only")
-    assert [s.body for s in server.seen] == [
-        {"vm": "hello", "is_root": True, "read_only": False},
-        {"vm": "hello", "is_root": False, "read_only": True},
-    ]
-
-
 def test_image_list_and_inspect(server, nexusctl):
     server.on("GET", "/images", a.page(a.IMAGE))
     assert nexusctl("image", "list").out == text("""

@@ -178,7 +178,11 @@ def test_deleting_asks_on_a_terminal(server, nexusctl, monkeypatch):
     assert nexusctl("vm", "delete", "hello").code == 130
     assert server.seen == []
     assert nexusctl("vm", "delete", "hello", "--force").code == 0
-    assert server.seen[0].query == {"force": "true", "keep_drives": "false"}
+    assert server.seen[0].query == {
+        "force": "true",
+        "keep_drives": "false",
+        "with_snapshots": "false",
+    }
 
 
 BODIES = {
@@ -241,10 +245,6 @@ BODIES = {
     ),
     ("vm", "stop", "hello", "--force"): ("/vms/hello/stop", {"force": True}),
     ("vm", "restart", "hello"): ("/vms/hello/restart", None),
-    ("drive", "create", "--image", "i", "--size", "9000"): (
-        "/drives",
-        {"image": "i", "name": "", "size_mib": 9000},
-    ),
     ("rootfs", "verify", "r"): ("/rootfs/r/verify", None),
     ("provider", "refresh", "mirror"): ("/providers/mirror/refresh", None),
 }

@@ -1,0 +1,29 @@
+"""Sizes as people write them: ``20G``, ``512M``, ``9000`` (MiB)."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_UNITS = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
+_SIZE = re.compile(r"(\d{1,9})\s*([MGT]?)(?:I?B)?", re.IGNORECASE)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # not generic in every click
+    """A size in whole MiB; ``M``, ``G`` and ``T`` are binary, with or without ``iB``."""
+
+    name = "size"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        found = _SIZE.fullmatch(value.strip())
+        if found is None:
+            self.fail(f"“{value}” is no size; write 20G, 512M, or a number of MiB.", param, context)
+        return int(found[1]) * _UNITS[found[2].upper()]
+
+
+SIZE = Size()
