@@ -49,10 +49,18 @@ class Server:
 
     def get(self, path: str) -> Any:
         """What the API answers to GET ``path``."""
-        request = urllib.request.Request(self.url + path)  # noqa: S310  (our own server)
+        return self._ask(urllib.request.Request(self.url + path))  # noqa: S310  (our own server)
+
+    def post(self, path: str, **data: Any) -> Any:
+        """What the API answers to POST ``path``."""
+        headers = {"Content-Type": "application/json"}
+        body = json.dumps(data).encode()
+        return self._ask(urllib.request.Request(self.url + path, body, headers))  # noqa: S310
+
+    def _ask(self, request: urllib.request.Request) -> Any:
         token = (self.data_dir / "token").read_text().strip()
         request.add_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=90) as answer:  # noqa: S310
             return json.load(answer)
 
     def start(self) -> None:
@@ -84,9 +92,9 @@ class CtlFailed(Exception):
 
 
 @contextlib.contextmanager
-def running_server(**settings: str) -> Iterator[Server]:
-    """A server on a scratch data directory; its VMs are ended with it."""
-    data_dir = Path(tempfile.mkdtemp(prefix="nexus-scratch-"))
+def running_server(directory: Path | None = None, **settings: str) -> Iterator[Server]:
+    """A server on a scratch data directory (in ``directory``); its VMs are ended with it."""
+    data_dir = Path(tempfile.mkdtemp(prefix="nexus-scratch-", dir=directory))
     port = _free_port()
     env = os.environ | settings
     env |= {"NEXUS_DATA_DIR": str(data_dir), "NEXUS_PORT": str(port)}
@@ -101,7 +109,7 @@ def running_server(**settings: str) -> Iterator[Server]:
         server.start()
         yield server
         for vm in server.get("/v1/vms?limit=200")["items"]:
-            server.ctl("vm", "delete", vm["id"], "--force", "--yes")
+            server.ctl("vm", "delete", vm["id"], "--force", "--with-snapshots", "--yes")
     finally:
         server.stop()
         shutil.rmtree(data_dir, ignore_errors=True)

@@ -67,7 +67,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _benchmarks() -> list[str]:
-    return sorted(file.stem for file in ROOT.glob("bench/[a-z]*.py"))
+    files = ROOT.glob("bench/[a-z]*.py")
+    return sorted(file.stem for file in files if "\ndef main(" in file.read_text())
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:

@@ -126,11 +126,21 @@ def has_quota_groups(path: Path) -> bool:
     return _quota_groups(path).is_dir()
 
 
+def node_size(path: Path) -> int:
+    """Bytes in a node of the trees of the btrfs that ``path`` is on."""
+    found: int = struct.unpack_from("=L", _info(path), 32)[0]
+    return found
+
+
 def _quota_groups(path: Path) -> Path:
+    return Path("/sys/fs/btrfs", str(UUID(bytes=_info(path)[16:32])), "qgroups")
+
+
+def _info(path: Path) -> bytes:
+    buffer = bytearray(1024)
     with _directory(path) as fd:
-        buffer = bytearray(1024)
         fcntl.ioctl(fd, _FS_INFO, buffer)
-    return Path("/sys/fs/btrfs", str(UUID(bytes=bytes(buffer[16:32]))), "qgroups")
+    return bytes(buffer)
 
 
 def _subvolume_id(path: Path) -> int:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.disks import loop_disk, used_bytes
 from drives.storage import BACKENDS, Storage
 from images.files import copy_sparse
 from tests.images.formats.ext4_images import make_ext4
-from tests.loop_disks import loop_disk, used_bytes
 from tests.tiny_disk import can_mount
 
 IMAGE, FRESH = "aaaaaaaaaaaac", "aaaaaaaaaaaae"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.disks import loop_disk, used_bytes
 from drives.storage import Storage
 from nexus_site.core.errors import Retryable
 from tests.conformance_storage.conftest import FILE_SYSTEMS, IMAGE, MIB
 from tests.conformance_storage.test_storage_faults import CALLS, Call, contents, prepare, refusal_of
-from tests.loop_disks import loop_disk, used_bytes
 from tests.tiny_disk import can_mount
 
 pytestmark = pytest.mark.skipif(not can_mount(), reason="only root can mount a small disk")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import drives.storage
+from bench.disks import loop_disk
 from drives.storage import BACKENDS, Probe, Storage, open_storage, probe_all
 from drives.storage.copy import CopyStorage
 from drives.storage.reflink import ReflinkStorage
 from nexus_site.core.errors import Broken
-from tests.loop_disks import loop_disk
 from tests.tiny_disk import can_mount
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.disks import unmount, used_bytes
 from drives.storage import create_pool, open_storage, pool
 from drives.storage.base import Storage
 from drives.storage.copy import CopyStorage
 from images.files import sha256_of
 from nexus_site.core.errors import Broken, Conflict, Denied, Invalid
-from tests.loop_disks import unmount, used_bytes
 from tests.tiny_disk import can_mount
 
 MIB = 1 << 20

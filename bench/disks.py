@@ -1,4 +1,4 @@
-"""Small disks of their own, in files, where this user may mount them."""
+"""File systems of their own in files, for tests and benchmarks; only root can mount them."""
 
 from __future__ import annotations
 
