@@ -14,6 +14,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from builds.inputs import FORMAT
 from builds.models import Build
 from images.models import Image
 from images.services import image_path
@@ -35,7 +36,7 @@ INPUTS = {
     "size_mib": 512,
     "agent_digest": "cd" * 32,
     "edition": 2,
-    "format": 1,
+    "format": FORMAT,
 }
 
 
