@@ -16,7 +16,7 @@ from images.files import Progress, no_progress
 from images.formats import qcow2
 from images.formats.archives import opened, plain_disk
 from images.formats.compression import HEAD, compression_of
-from images.formats.disks import Disk, open_disk
+from images.formats.disks import Disk, RawDisk, open_disk
 from images.formats.filling import Watch
 from images.formats.tar_reader import BLOCK, is_header
 from nexus_site.core.errors import Invalid
@@ -53,10 +53,7 @@ def look(path: Path) -> Found:
     with opened(path, _MAX_BYTES) as stream:
         head = stream.read(_LOOKED_AT)
     if _is_disk(head):
-        if _is_compressed(path):
-            return Found(None)
-        with open_disk(path) as disk:
-            return Found(whole_mib(disk.size))
+        return Found(None if _is_compressed(path) else whole_mib(_disk_size(path)))
     if is_header(head[:BLOCK]):
         with opened(path, _MAX_BYTES) as stream:
             manifest = DriveArchive(stream).manifest
@@ -121,6 +118,14 @@ def _is_disk(head: bytes) -> bool:
     return head.startswith(qcow2.MAGIC) or any(
         head[at : at + len(magic)] == magic for at, magic in _SIGNATURES
     )
+
+
+def _disk_size(path: Path) -> int:
+    """What the header of a qcow2 image says, else the file's size."""
+    with RawDisk(path) as file:
+        if file.read_at(0, min(len(qcow2.MAGIC), file.size)) == qcow2.MAGIC:
+            return qcow2.read_header(file).size
+        return file.size
 
 
 def _is_compressed(path: Path) -> bool:

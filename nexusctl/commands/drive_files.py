@@ -18,6 +18,7 @@ from nexusctl.app import (
     work_options,
 )
 from nexusctl.formatting import size
+from nexusctl.sizes import SIZE
 
 SUFFIX = ".tar.zst"
 
@@ -49,7 +50,7 @@ def export_snapshot(app: App, snapshot: str, target: Path | None) -> None:
     "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
 @click.option("--name", default="", help="Left out, the one that it was exported by.")
-@click.option("--size", "size_mib", type=int, metavar="MIB", help="Grow it to so many MiB.")
+@click.option("--size", "size_mib", type=SIZE, help="Grow it: 20G, 512M…; left out, as it is.")
 @click.option("--delete-with-vm", is_flag=True, help="It goes with the VM that it is in.")
 @sha256_option
 @work_options

@@ -80,7 +80,7 @@ def test_an_import_from_the_standard_input(
     (here / "x").write_bytes(whole())
     with (here / "x").open() as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        done = ctl("drive", "import", "-", "--size", "8")
+        done = ctl("drive", "import", "-", "--size", "8M")
     assert done.code == 0, done.err
     drive = Drive.objects.get()
     assert (drive.name, drive.size_bytes) == ("travelled", 8 * MIB)

@@ -166,7 +166,8 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "a manifest that is a list": (packed(file("drive.json", b"[]")), "archive-damaged"),
     "a manifest of brackets": (packed(file("drive.json", b"[" * 60_000)), "archive-damaged"),
     "a manifest without end": (
-        packed(file("drive.json", b" " * (1 << 20))), "archive-damaged",
+        packed(file("drive.json", manifest()[512:].rstrip(b"\0") + b" " * (1 << 20)), disk(),
+               checksum()), "archive-damaged",
     ),
     "a name that is a path": (packed(manifest(name="../../x"), disk()), "name-rule"),
     "a name that is an ID": (packed(manifest(name="aebagbafaydqq"), disk()), "name-is-id"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -91,9 +93,14 @@ def test_a_size_that_cannot_be_is_refused(bring_in: BringIn, sizes: dict[str, in
     assert refusal.value.code in ("drive-too-small", "drive-size")
 
 
-def full(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    usage = type("Usage", (), {"total": free, "used": 0, "free": free})
-    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+def full(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
+    """From now on so much is free, then so much; the last for ever."""
+    left = list(free)
+
+    def disk_usage(_: object) -> SimpleNamespace:
+        return SimpleNamespace(total=0, used=0, free=left.pop(0) if len(left) > 1 else left[0])
+
+    monkeypatch.setattr("shutil.disk_usage", disk_usage)
 
 
 def test_more_data_than_there_is_room_for_is_refused_before_it_is_read(
@@ -116,6 +123,15 @@ def test_a_qcow2_bomb_ends_where_the_room_ends(
     full(monkeypatch, 8 * MIB)
     with pytest.raises(Retryable) as refusal:
         bring_in(bytes(data))
+    assert refusal.value.code == "disk-full"
+
+
+def test_a_packed_disk_is_unpacked_while_there_is_room(
+    bring_in: BringIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full(monkeypatch, 160 * MIB, 160 * MIB, 9 * MIB)
+    with pytest.raises(Retryable) as refusal:
+        bring_in(gzip.compress((b"\0" * 510 + b"\x55\xaa") * (MIB // 512), 1))
     assert refusal.value.code == "disk-full"
 
 

@@ -103,6 +103,7 @@ def test_a_packed_disk_larger_than_the_size_that_was_asked_for(
     """Only when it is unpacked is its size known."""
     with pytest.raises(Invalid) as refusal:
         bring_in(PACKERS["xz"](ext4(tmp_path / "disk")), size_mib=2)
+    assert refusal.value.text == "The disk in the file has 8 MiB; 2 were asked for."
     assert refusal.value.code == "drive-too-small"
 
 

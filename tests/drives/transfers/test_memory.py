@@ -14,9 +14,9 @@ from tests.drives.transfers.drive_archives import MIB
 DATA = 256 * MIB
 MOST = 128 * MIB  # half of the data; Python with its modules is a third of that
 
-#: Runs in a process of its own, so that its peak is its own.
+#: Runs in a process of its own; ``ru_maxrss`` would begin with that of the process it came from.
 WORK = """
-import resource, sys
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from drives.transfers import archive, incoming
@@ -29,7 +29,8 @@ if what == "export":
         out.writelines(archive.pack(drive, manifest))
 else:
     incoming.write_disk(packed, drive, incoming.look(packed))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+lines = Path("/proc/self/status").read_text().splitlines()
+print(*(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")))
 """
 
 
