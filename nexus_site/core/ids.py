@@ -182,8 +182,8 @@ def resolve(rows: models.QuerySet[M], ref: str | int) -> M:
     return row
 
 
-#: “rootfs list” shows what can be fetched, which has no IDs yet.
-_LISTS = {"rootfs": "rootfs installed"}
+#: “rootfs list” shows what can be fetched, which has no IDs yet; snapshots are listed by VM.
+_LISTS = {"rootfs": "rootfs installed", "VM snapshot": "vm snapshots VM"}
 
 
 def _has_name(model: type[models.Model]) -> bool:

@@ -1,0 +1,49 @@
+"""Programs run inside real VMs of a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.server import Server
+from guest_agent import transports
+from guest_agent.connection import AgentConnection
+from tests.servers import PATIENCE, wait_for_state
+
+
+class Guest:
+    """Runs programs in a VM, whose server must be down: an agent talks to one host at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def sh(self, script: str) -> str:
+        """What a shell script prints; it must succeed."""
+        return asyncio.run(asyncio.wait_for(self._run(script), PATIENCE))
+
+    async def _run(self, script: str) -> str:
+        reader, writer = await transports.connect(self.directory / "agent.sock")
+        agent = await AgentConnection.open(reader, writer, hello_timeout=PATIENCE)
+        said = bytearray()
+        try:
+            ended = await agent.execute(
+                ["/bin/sh", "-ec", script], on_output=lambda _, data: said.extend(data), merge=True
+            )
+        finally:
+            await agent.close()
+        assert ended.shell_code == 0, said.decode(errors="replace")
+        return said.decode().strip()
+
+
+@contextmanager
+def inside(server: Server, vm: dict[str, Any]) -> Iterator[Guest]:
+    """The guest of a VM, while Nexus is down; the VM is ready again after."""
+    server.stop()
+    try:
+        yield Guest(server.data_dir / "vms" / vm["id"])
+    finally:
+        server.start()
+    wait_for_state(server, vm["id"], "ready")
