@@ -9,7 +9,7 @@ from huey.consumer_options import ConsumerConfig
 from huey.contrib.djhuey import HUEY
 
 from builds import services as build_services
-from drives.services import storage
+from drives import services as drive_services
 from images import services as image_services
 from nexus_site.core import operations
 from vms.supervisor import Supervisor
@@ -25,8 +25,9 @@ class Worker:
 
     def run(self) -> None:
         """Repair what the last worker left, then work; returns after a signal."""
-        for sweep in (build_services.sweep, image_services.sweep_assets, storage().sweep):
-            sweep()
+        build_services.sweep()
+        image_services.sweep_assets()
+        drive_services.sweep_storage()
         operations.sweep(everything_is_mine=True)
         self.supervisor.start()
         options = ConsumerConfig(**settings.HUEY["consumer"])

@@ -18,7 +18,7 @@ from drives.services.guards import (
     require_ready,
 )
 from drives.services.making import check_size, clone_row, create_drive, fill, new_drive
-from drives.services.places import file_of, storage
+from drives.services.places import file_of, storage, sweep_storage
 from drives.services.queries import drive_detail, drive_list, made_of, snapshot_list
 from drives.services.rows import MIB, locked, progress_of, size_text
 from drives.services.snapshots import (
@@ -94,6 +94,7 @@ __all__ = [
     "snapshot_list",
     "storage",
     "storage_status",
+    "sweep_storage",
     "take_snapshot",
     "usage_of",
 ]
