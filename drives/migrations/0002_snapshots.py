@@ -7,62 +7,166 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('drives', '0001_initial'),
-        ('images', '0003_default_providers'),
+        ("drives", "0001_initial"),
+        ("images", "0003_default_providers"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='drive',
-            name='delete_with_vm',
-            field=models.BooleanField(default=False, help_text='Deleted when the VM that it is attached to is deleted.'),
+            model_name="drive",
+            name="delete_with_vm",
+            field=models.BooleanField(
+                default=False, help_text="Deleted when the VM that it is attached to is deleted."
+            ),
         ),
         migrations.AddField(
-            model_name='drive',
-            name='origin',
-            field=models.CharField(choices=[('image', 'Image'), ('empty', 'Empty'), ('drive', 'Drive'), ('snapshot', 'Snapshot'), ('import', 'Import')], default='image', max_length=10),
+            model_name="drive",
+            name="origin",
+            field=models.CharField(
+                choices=[
+                    ("image", "Image"),
+                    ("empty", "Empty"),
+                    ("drive", "Drive"),
+                    ("snapshot", "Snapshot"),
+                    ("import", "Import"),
+                ],
+                default="image",
+                max_length=10,
+            ),
         ),
         migrations.AddField(
-            model_name='drive',
-            name='source_drive',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='clones', to='drives.drive'),
+            model_name="drive",
+            name="source_drive",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="clones",
+                to="drives.drive",
+            ),
         ),
         migrations.AlterField(
-            model_name='drive',
-            name='image',
-            field=models.ForeignKey(blank=True, help_text='The image it descends from; clones take it over.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='drives', to='images.image'),
+            model_name="drive",
+            name="image",
+            field=models.ForeignKey(
+                blank=True,
+                help_text="The image it descends from; clones take it over.",
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="drives",
+                to="images.image",
+            ),
         ),
         migrations.AlterField(
-            model_name='drive',
-            name='state',
-            field=models.CharField(choices=[('creating', 'Creating'), ('ready', 'Ready'), ('deleting', 'Deleting'), ('missing', 'Missing')], default='creating', max_length=10),
+            model_name="drive",
+            name="state",
+            field=models.CharField(
+                choices=[
+                    ("creating", "Creating"),
+                    ("ready", "Ready"),
+                    ("deleting", "Deleting"),
+                    ("missing", "Missing"),
+                ],
+                default="creating",
+                max_length=10,
+            ),
         ),
         migrations.CreateModel(
-            name='Snapshot',
+            name="Snapshot",
             fields=[
-                ('id', nexus_site.core.ids.NexusIDField(default=nexus_site.core.ids.NexusID.random, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
-                ('name', models.CharField(max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name])),
-                ('state', models.CharField(choices=[('creating', 'Creating'), ('ready', 'Ready'), ('deleting', 'Deleting'), ('missing', 'Missing')], default='creating', max_length=10)),
-                ('size_bytes', models.PositiveBigIntegerField()),
-                ('consistency', models.CharField(blank=True, choices=[('at-rest', 'taken at rest'), ('frozen', 'frozen by the agent'), ('crash', 'as after a power cut')], max_length=10)),
-                ('drive', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='snapshots', to='drives.drive')),
-                ('parent', models.ForeignKey(blank=True, help_text='The snapshot before it; when that is deleted, the one before.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='children', to='drives.snapshot')),
+                (
+                    "id",
+                    nexus_site.core.ids.NexusIDField(
+                        default=nexus_site.core.ids.NexusID.random,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, editable=False
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name]
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("creating", "Creating"),
+                            ("ready", "Ready"),
+                            ("deleting", "Deleting"),
+                            ("missing", "Missing"),
+                        ],
+                        default="creating",
+                        max_length=10,
+                    ),
+                ),
+                ("size_bytes", models.PositiveBigIntegerField()),
+                (
+                    "consistency",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("at-rest", "taken at rest"),
+                            ("frozen", "frozen by the agent"),
+                            ("crash", "as after a power cut"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "drive",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="snapshots",
+                        to="drives.drive",
+                    ),
+                ),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="The snapshot before it; when that is deleted, the one before.",
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="children",
+                        to="drives.snapshot",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.AddField(
-            model_name='drive',
-            name='head',
-            field=models.ForeignKey(blank=True, help_text="The snapshot that its contents go on from; the next one's parent.", null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='drives.snapshot'),
+            model_name="drive",
+            name="head",
+            field=models.ForeignKey(
+                blank=True,
+                help_text="The snapshot that its contents go on from; the next one's parent.",
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to="drives.snapshot",
+            ),
         ),
         migrations.AddField(
-            model_name='drive',
-            name='source_snapshot',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='clones', to='drives.snapshot'),
+            model_name="drive",
+            name="source_snapshot",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="clones",
+                to="drives.snapshot",
+            ),
         ),
     ]

@@ -7,59 +7,165 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('drives', '0002_snapshots'),
-        ('vms', '0001_initial'),
+        ("drives", "0002_snapshots"),
+        ("vms", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='SnapshotPart',
+            name="SnapshotPart",
             fields=[
-                ('id', nexus_site.core.ids.NexusIDField(default=nexus_site.core.ids.NexusID.random, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
-                ('is_root', models.BooleanField()),
-                ('read_only', models.BooleanField(default=False)),
-                ('snapshot', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='part', to='drives.snapshot')),
+                (
+                    "id",
+                    nexus_site.core.ids.NexusIDField(
+                        default=nexus_site.core.ids.NexusID.random,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, editable=False
+                    ),
+                ),
+                ("is_root", models.BooleanField()),
+                ("read_only", models.BooleanField(default=False)),
+                (
+                    "snapshot",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="part",
+                        to="drives.snapshot",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-is_root', 'created_at'],
+                "ordering": ["-is_root", "created_at"],
             },
         ),
         migrations.CreateModel(
-            name='VMSnapshot',
+            name="VMSnapshot",
             fields=[
-                ('id', nexus_site.core.ids.NexusIDField(default=nexus_site.core.ids.NexusID.random, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, editable=False)),
-                ('name', models.CharField(max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name])),
-                ('state', models.CharField(choices=[('creating', 'Creating'), ('ready', 'Ready'), ('deleting', 'Deleting')], default='creating', max_length=10)),
-                ('consistency', models.CharField(blank=True, choices=[('at-rest', 'taken at rest'), ('frozen', 'frozen by the agent'), ('crash', 'as after a power cut')], max_length=10)),
-                ('held_ms', models.PositiveIntegerField(blank=True, help_text="How long the VM's CPUs stood still, in milliseconds.", null=True)),
-                ('vcpu_count', models.PositiveIntegerField()),
-                ('mem_size_mib', models.PositiveIntegerField()),
-                ('drives', models.ManyToManyField(related_name='vm_snapshots', through='vms.SnapshotPart', to='drives.snapshot')),
-                ('parent', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='children', to='vms.vmsnapshot')),
-                ('vm', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='snapshots', to='vms.vm')),
+                (
+                    "id",
+                    nexus_site.core.ids.NexusIDField(
+                        default=nexus_site.core.ids.NexusID.random,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, editable=False
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63, unique=True, validators=[nexus_site.core.ids.validate_name]
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("creating", "Creating"),
+                            ("ready", "Ready"),
+                            ("deleting", "Deleting"),
+                        ],
+                        default="creating",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "consistency",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("at-rest", "taken at rest"),
+                            ("frozen", "frozen by the agent"),
+                            ("crash", "as after a power cut"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "held_ms",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="How long the VM's CPUs stood still, in milliseconds.",
+                        null=True,
+                    ),
+                ),
+                ("vcpu_count", models.PositiveIntegerField()),
+                ("mem_size_mib", models.PositiveIntegerField()),
+                (
+                    "drives",
+                    models.ManyToManyField(
+                        related_name="vm_snapshots",
+                        through="vms.SnapshotPart",
+                        to="drives.snapshot",
+                    ),
+                ),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="children",
+                        to="vms.vmsnapshot",
+                    ),
+                ),
+                (
+                    "vm",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="snapshots",
+                        to="vms.vm",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'VM snapshot',
-                'ordering': ['-created_at'],
+                "verbose_name": "VM snapshot",
+                "ordering": ["-created_at"],
             },
         ),
         migrations.AddField(
-            model_name='snapshotpart',
-            name='vm_snapshot',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='parts', to='vms.vmsnapshot'),
+            model_name="snapshotpart",
+            name="vm_snapshot",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="parts",
+                to="vms.vmsnapshot",
+            ),
         ),
         migrations.AddField(
-            model_name='vm',
-            name='head',
-            field=models.ForeignKey(blank=True, help_text="The snapshot that it goes on from; the next one's parent.", null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='vms.vmsnapshot'),
+            model_name="vm",
+            name="head",
+            field=models.ForeignKey(
+                blank=True,
+                help_text="The snapshot that it goes on from; the next one's parent.",
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to="vms.vmsnapshot",
+            ),
         ),
         migrations.AddField(
-            model_name='vm',
-            name='source_snapshot',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='clones', to='vms.vmsnapshot'),
+            model_name="vm",
+            name="source_snapshot",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="clones",
+                to="vms.vmsnapshot",
+            ),
         ),
     ]
