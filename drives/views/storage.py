@@ -22,7 +22,7 @@ COLUMNS = {
     "size": Column("Size", "size_bytes", "num"),
     "used": Column("Used", "used_bytes", "num"),
     "own": Column("Its own", "exclusive_bytes", "num"),
-    "shared": Column("Shared", "shared_bytes", "num hide-a"),
+    "shared": Column("Shared", "shared_bytes", "num"),
     "snapshots": Column("Snapshots", "snapshots", "num hide-a"),
 }
 FRAGMENTS = ("drives/_storage.html", "drives/_storage_table.html")
@@ -84,14 +84,12 @@ def repair(request: Request) -> HttpResponse:
         return toast(request, operation.title, operation=operation)
 
     problems = services.check_storage().problems
+    repairs = [f"{problem.name}: {problem.repair}" for problem in problems]
     dialog = Dialog(
         "Repair the storage?",
         "Repair",
         "What is deleted cannot be brought back." if problems else "There is nothing to repair.",
         danger=True,
-        lists=[Listed("This is done", [problem.repair for problem in problems])]
-        if problems
-        else (),
-        plan=services.repair_storage,
+        lists=[Listed("What will be done", repairs)] if problems else (),
     )
     return dialog.answer(request, submit)

@@ -79,8 +79,8 @@ def test_the_check_finds_both_ways_and_the_repair_asks_first(client: Client, db:
     assert "The drive “lost” has lost its file." in found
     assert stray in found
     dialog = _html(client, "/storage/repair/", **htmx("dialog#dialog"))
-    assert "<li>Mark it as missing</li>" in dialog
-    assert "<li>Delete the file</li>" in dialog
+    assert "<li>lost: Mark it as missing</li>" in dialog
+    assert f"<li>{stray}: Delete the file</li>" in dialog
     assert not Operation.objects.filter(kind="storage.repair").exists()
     client.post("/storage/repair/", headers=htmx("dialog#dialog"))
     operations.execute(Operation.objects.get(kind="storage.repair").pk)

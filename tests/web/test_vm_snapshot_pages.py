@@ -10,7 +10,7 @@ from django.test import Client
 
 from nexus_site.core import events
 from nexus_site.core.models import Operation
-from tests.factories import make_drive, make_vm, make_vm_snapshot
+from tests.factories import make_drive, make_snapshot, make_vm, make_vm_snapshot
 from tests.web.conftest import htmx, make_ready_vm
 from vms.models import VM, Attachment, VMSnapshot
 from vms.states import State
@@ -174,11 +174,16 @@ def test_deleting_a_vm_says_which_drives_go_and_which_stay(client: Client, vm: V
     data = make_drive(name="stays")
     Attachment.objects.create(vm=vm, drive=data, is_root=False)
     make_vm_snapshot(vm, name="first")
+    make_snapshot(drive=root, name="alone")
+    make_snapshot(drive=data, name="not-this")
     page = _html(client, "/vms/hello/")
     dialog = page[page.index('id="delete-dialog"') :]
     going, staying = dialog.index("Drives that go"), dialog.index("Drives that stay")
     assert going < dialog.index("<li>goes ") < staying < dialog.index("<li>stays ")
-    assert "<li>first</li>" in dialog[dialog.index("Snapshots that go") :]
+    lost = dialog[dialog.index("Snapshots that go") :]
+    assert "<li>first</li>" in lost
+    assert "<li>alone " in lost
+    assert "not-this" not in lost
     form = {"confirm": "hello", "with_snapshots": "1"}
     assert client.post("/vms/hello/delete/", {"confirm": "hello"}).status_code == 409
     client.post("/vms/hello/delete/", form, headers=htmx("form"))

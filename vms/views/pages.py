@@ -8,7 +8,7 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
-from drives.models import Drive
+from drives.models import Drive, Snapshot
 from drives.trees import tree
 from nexus_site.core.htmx import Request, page, render_page
 from nexus_site.core.ids import resolve
@@ -82,6 +82,7 @@ def detail(request: Request, ref: str) -> HttpResponse:
         "going": [drive for drive in drives if drive.delete_with_vm],
         "staying": [drive for drive in drives if not drive.delete_with_vm],
         "lines": tree(_snapshots(vm), vm.head_id),
+        "drive_snapshots": _snapshots_going(vm),
         "no_plug": _why_no_plug(vm),
     }
     return render_page(request, "vms/detail.html", context, fragments=DETAIL_FRAGMENTS)
@@ -118,6 +119,12 @@ def _operations_of(vm: VM) -> QuerySet[Operation]:
 
 def _snapshots(vm: VM) -> QuerySet[VMSnapshot]:
     return vm.snapshots.annotate(part_count=Count("parts")).order_by("created_at")
+
+
+def _snapshots_going(vm: VM) -> QuerySet[Snapshot]:
+    """The snapshots of drives that go with the VM, without those that are parts of its own."""
+    going = Snapshot.objects.filter(drive__attachment__vm=vm, drive__delete_with_vm=True)
+    return going.filter(part=None).select_related("drive").order_by("created_at")
 
 
 def _why_no_plug(vm: VM) -> str:
