@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.server import Server
-from guest_agent import transports
-from guest_agent.connection import AgentConnection
-from tests.servers import PATIENCE, ctl_fails, history, wait_for_state
+from tests.live.guests import inside
+from tests.servers import ctl_fails, history, wait_for_state
 from vms.hypervisors.qemu import qmp
 
 FIRST_ID = "0123456789abcdef0123456789abcdef"
-GIB = 1 << 30
-
-
-class Guest:
-    """Runs programs in a VM, whose server must be down: an agent talks to one host at a time."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def sh(self, script: str) -> str:
-        """What a shell script prints; it must succeed."""
-        return asyncio.run(asyncio.wait_for(self._run(script), PATIENCE))
-
-    async def _run(self, script: str) -> str:
-        reader, writer = await transports.connect(self.directory / "agent.sock")
-        agent = await AgentConnection.open(reader, writer, hello_timeout=PATIENCE)
-        said = bytearray()
-        try:
-            ended = await agent.execute(
-                ["/bin/sh", "-ec", script], on_output=lambda _, data: said.extend(data), merge=True
-            )
-        finally:
-            await agent.close()
-        assert ended.shell_code == 0, said.decode(errors="replace")
-        return said.decode().strip()
-
-
-@contextmanager
-def inside(server: Server, vm: dict[str, Any]) -> Iterator[Guest]:
-    """The guest of a VM, while Nexus is down; the VM is ready again after."""
-    server.stop()
-    try:
-        yield Guest(server.data_dir / "vms" / vm["id"])
-    finally:
-        server.start()
-    wait_for_state(server, vm["id"], "ready")
 
 
 def test_a_snapshot_while_it_runs_is_frozen_by_the_agent(
@@ -106,6 +67,24 @@ def test_the_guest_is_as_it_was_and_who_it_was(server: Server, vm: dict[str, Any
         qmp.ask(guest.directory, "stop")
         assert qmp.status(guest.directory) == "paused"
     assert qmp.status(server.data_dir / "vms" / vm["id"]) == "running"
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.3])
+def test_a_server_that_is_killed_meanwhile_ends_its_snapshot_when_it_is_back(
+    server: Server, vm: dict[str, Any], delay: float
+) -> None:
+    operation = server.ctl("vm", "snapshot", vm["name"], "--no-wait")
+    time.sleep(delay)
+    server.stop(kill=True)
+    server.start()
+    ended = server.ctl("operation", "wait", operation["id"])
+    assert ended["state"] == "succeeded", ended["error"]
+    wait_for_state(server, vm["id"], "ready")
+    assert qmp.status(server.data_dir / "vms" / vm["id"]) == "running"
+    shown = server.ctl("vm", "snapshot-inspect", ended["result"]["vm_snapshot"])
+    assert shown["consistency"] in ("frozen", "crash")
+    server.ctl("vm", "snapshot-delete", shown["id"], "--yes")
+    assert server.ctl("storage", "check")["problems"] == []
 
 
 def test_a_clone_of_a_snapshot_is_another_guest(server: Server, vm: dict[str, Any]) -> None:
