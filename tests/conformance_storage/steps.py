@@ -22,7 +22,6 @@ WRITING = (
     "ftruncate",
     "utime",
     "fsync",
-    "pwrite",
     "replace",
     "rename",
 )
@@ -52,6 +51,7 @@ class Steps:
         for name in WRITING + (REMOVING if self.removing else ()):
             setattr(os, name, self._before(getattr(os, name)))
         setattr(os, "copy_file_range", self._in_parts(os.copy_file_range))
+        setattr(os, "pwrite", self._in_pieces(os.pwrite))
         setattr(fcntl, "ioctl", self._ioctl(fcntl.ioctl))
         setattr(subprocess, "run", self._run(subprocess.run))
 
@@ -67,6 +67,13 @@ class Steps:
         def stepped(source: int, target: int, count: int, *offsets: int) -> int:
             self.step()
             return call(source, target, min(count, _COPIED_AT_ONCE), *offsets)
+
+        return stepped
+
+    def _in_pieces(self, call: Callable[..., int]) -> Callable[..., int]:
+        def stepped(fd: int, data: Any, offset: int) -> int:
+            self.step()
+            return call(fd, data[:_COPIED_AT_ONCE], offset)
 
         return stepped
 
