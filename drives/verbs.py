@@ -41,7 +41,7 @@ def why_not_snapshot(snapshot: Snapshot, verb: str) -> str:
 
 def _why_not_at_rest(drive: Drive) -> str:
     try:
-        live().require_rest(drive, "be used so")
+        live().require_rest(drive, "do without it")
     except NexusError as error:
-        return f"{error.text} {error.hint}".strip()
+        return error.text if error.code != "vm-runs" else "Its VM runs; stop it first."
     return ""

@@ -16,10 +16,10 @@ from nexus_site.core.listing import Column, Listing
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operations
 from nexus_site.core.terminal import plain_text
-from vms import queries, services, verbs
+from vms import queries, services
 from vms.forms import RenameForm, ResizeForm
 from vms.models import VM, Boot, Transition, VMSnapshot
-from vms.states import AT_REST, WITH_VMM, State
+from vms.states import WITH_VMM, State
 
 COLUMNS = {
     "name": Column("Name", "name"),
@@ -129,9 +129,8 @@ def _snapshots_going(vm: VM) -> QuerySet[Snapshot]:
 
 def _why_no_plug(vm: VM) -> str:
     """Why no drive can come or go now; empty when one can."""
-    if vm.state in AT_REST:
-        return ""
-    return services.hotplug_problem(vm) or verbs.why_not(vm, "change")
+    problem = services.hotplug_problem(vm)
+    return f"Drives come and go while the VM is at rest. {problem}" if problem else ""
 
 
 def _console(request: Request, vm: VM) -> dict[str, Any] | None:
