@@ -24,7 +24,7 @@ from images.models import Image
 from images.uploads import Upload
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, Conflict, Invalid, NexusError
-from nexus_site.core.ids import NexusID, free_name, is_id
+from nexus_site.core.ids import NexusID, check_name, free_name, is_id
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from nexus_site.core.steps import Plan, Run, Step
@@ -112,7 +112,7 @@ def _new_row(found: Found, name: str, size_mib: int | None, delete_with_vm: bool
     if name:
         require_free_name(Drive, name)
     elif found.manifest is not None:
-        name = found.manifest.name
+        name = check_name(found.manifest.name)
     drive = Drive.objects.create(
         name=free_name(lambda taken: Drive.objects.filter(name=taken).exists(), name),
         origin=Drive.Origin.IMPORT,

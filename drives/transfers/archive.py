@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from drives.transfers.target import MAX_SIZE, Target
 from images.entries import Entry, Kind
@@ -29,7 +29,6 @@ from images.formats.tar_writer import BLOCK, extended, header, padding
 from images.formats.tar_writer import MAX_SIZE as MAX_FIELD
 from images.trees import Item
 from nexus_site.core.errors import Conflict, Invalid
-from nexus_site.core.ids import check_name
 
 SUFFIX = ".tar.zst"
 MANIFEST, DISK, CHECKSUM = "drive.json", "disk.img", "disk.img.sha256"
@@ -52,10 +51,10 @@ class ImageRef(BaseModel):
 
 
 class Manifest(BaseModel):
-    """``drive.json``; fields that it does not know are ignored."""
+    """``drive.json``; fields that it does not know are ignored, its name may be no name here."""
 
     format: Literal[1] = 1
-    name: Annotated[str, AfterValidator(check_name)]
+    name: str = Field(max_length=63)
     size_bytes: int = Field(gt=0, le=MAX_SIZE)
     image: ImageRef | None = None
     exported_at: datetime
