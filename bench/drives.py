@@ -66,20 +66,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="./nexus bench drives", description=__doc__)
     parser.add_argument("-n", type=int, default=20, help="rounds (20)")
     parser.add_argument("--clones", type=int, default=1000, help="on btrfs and XFS (1000)")
+    parser.add_argument("--directory", type=Path, help="where to work (that for temporary files)")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("Only root can mount the disks for this benchmark.")
     for backend in BACKENDS:
         target = TARGETS[backend.name]
-        with _place(target) as place:
+        with _place(target, options.directory) as place:
             print(f"\n{backend.name}, on {target.file_system or 'the plain file system'}")
             _storage(backend, target, place, options.n, options.clones)
             _api(backend.name, place, options.n)
 
 
 @contextlib.contextmanager
-def _place(target: Target) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nexus-bench-") as scratch:
+def _place(target: Target, directory: Path | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="nexus-bench-", dir=directory) as scratch:
         if not target.file_system:
             yield Path(scratch)
             return
