@@ -53,12 +53,9 @@ def _drives(vm: VM) -> list[Drive]:
 
 
 def drop(run: Run) -> None:
-    """The VM and its drives are gone again."""
+    """The VM and its drives are gone again, also what an interrupted attempt has left."""
     vm = VM.objects.filter(pk=NexusID.parse(run.params["vm"])).first()
-    if vm is None:
-        return
-    drives = _drives(vm)
-    remove(vm)
-    for drive in drives:
-        drive.refresh_from_db()
+    if vm is not None:
+        remove(vm)
+    for drive in Drive.objects.filter(pk__in=[NexusID.parse(ref) for ref in run.params["drives"]]):
         drive_services.discard(drive)

@@ -296,13 +296,14 @@ def create_failed(operation: Operation, error: NexusError) -> None:
 
 
 def delete_snapshots(run: Run) -> str:
-    """Those of the VM and, if they go, those of its drives."""
-    vm = VM.objects.filter(pk=NexusID.parse(run.params["vm"])).first()
-    if vm is None:
-        return "they are gone already"
+    """Those of the VM, with what they have of its drives."""
+    vm = vm_of(run)
     snapshots = list(vm.snapshots.all())
+    parts = [part.ref for snapshot in snapshots for part in snapshotting.parts_of(snapshot)]
+    run.keep(snapshots=[*run.made.get("snapshots", []), *parts])
     for snapshot in snapshots:
-        snapshotting.remove(snapshot)
+        snapshotting.remove_row(snapshot)
+    snapshotting.discard_parts(run.made["snapshots"])
     return f"{len(snapshots)} deleted"
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 RESUME_TRIES = 3  # a VMM that is asked too much at once may miss one
 LOOK = 1.0  # seconds between two looks at whether a waiting operation is still wanted
 
-_locks: dict[int, threading.RLock] = defaultdict(threading.RLock)
+_locks: dict[int, threading.RLock] = {}
 _held: dict[int, Held] = {}
 
 
@@ -88,7 +87,7 @@ def hold(drives: Sequence[Drive], run: Run) -> Iterator[Held]:
 @contextmanager
 def alone_with(vm: VM, run: Run) -> Iterator[None]:
     """Waits until nobody else holds the VM; nobody else does inside the block."""
-    lock = _locks[vm.pk]
+    lock = _lock_of(vm)
     while not lock.acquire(timeout=LOOK):
         run.check()
     try:
@@ -104,13 +103,14 @@ def is_held(vm: VM) -> bool:
 
 def let_go(vm: VM, handle: Handle) -> None:
     """Let a VM go on that somebody held who was killed; nothing if it runs, or is held by now."""
-    if not _locks[vm.pk].acquire(blocking=False):
+    lock = _lock_of(vm)
+    if not lock.acquire(blocking=False):
         return
     try:
         if vm.pk not in _held:
             _go_on(vm, handle, "it was held by a worker that is no more")
     finally:
-        _locks[vm.pk].release()
+        lock.release()
 
 
 @contextmanager
@@ -138,6 +138,10 @@ def _consistency_when_paused(vm: VM) -> Consistency:
     """What a worker that was killed while it held the VM had reached: it has not run since."""
     last = vm.history.last() if vm.state == State.PAUSED else None
     return Consistency(last.detail.get("consistency", "crash")) if last else Consistency.CRASH
+
+
+def _lock_of(vm: VM) -> threading.RLock:
+    return _locks.setdefault(vm.pk, threading.RLock())  # one call, so threads agree on one lock
 
 
 def _running(vm: VM) -> Handle:

@@ -83,16 +83,17 @@ def _mark_ready(snapshot: VMSnapshot, held: Held) -> None:
 
 
 def drop(run: Run) -> None:
+    """Also what an interrupted attempt to drop it has left."""
     snapshot = find(run)
     if snapshot is not None:
-        remove(snapshot)
+        remove_row(snapshot)
+    discard_parts(run.params["snapshots"])
 
 
-def remove(snapshot: VMSnapshot) -> None:
-    """The snapshot and those of its drives."""
-    parts = parts_of(snapshot)
-    remove_row(snapshot)
-    for part in parts:
+def discard_parts(refs: list[str]) -> None:
+    """Snapshots of drives that belong to no VM's snapshot any more; repeatable."""
+    parts = Snapshot.objects.filter(pk__in=[NexusID.parse(ref) for ref in refs])
+    for part in parts.select_related("drive"):
         drive_services.discard_snapshot(part)
 
 
@@ -119,8 +120,7 @@ def forget(run: Run) -> str | None:
 
 def delete_storage(run: Run) -> str:
     refs = run.made.get("snapshots", [])
-    for part in Snapshot.objects.filter(pk__in=[NexusID.parse(ref) for ref in refs]):
-        drive_services.discard_snapshot(part)
+    discard_parts(refs)
     return f"{len(refs)} deleted"
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
 from drives import services as drive_services
 from drives.models import Drive
 from nexus_site.core import operations
@@ -61,3 +66,24 @@ def make_running(vm: VM) -> VM:
     VM.objects.filter(pk=vm.pk).update(state=State.READY)
     vm.refresh_from_db()
     return vm
+
+
+class Killed(BaseException):
+    """As good as SIGKILL: nothing of the worker's clean-up runs."""
+
+
+def die_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The worker is killed when it calls the service ``name`` of drives for the first time."""
+    real = getattr(drive_services, name)
+
+    def die(*_: object) -> None:
+        monkeypatch.setattr(drive_services, name, real)
+        raise Killed
+
+    monkeypatch.setattr(drive_services, name, die)
+
+
+def resume(operation: Operation) -> None:
+    """What a new worker does with what a dead one left."""
+    Operation.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    carry_out(operation)

@@ -8,12 +8,16 @@ import pytest
 
 from drives import services as drive_services
 from drives.models import Drive
+from nexus_site.core import operations
 from nexus_site.core.errors import Broken, Conflict, Invalid
 from tests.vms.real_drives import (
+    Killed,
     carry_out,
+    die_once,
     done,
     drives_of,
     read,
+    resume,
     taken,
     write,
 )
@@ -114,3 +118,15 @@ def test_an_interrupted_clone_copies_all_drives_again(vm: VM) -> None:
         write(drive, "second")
     done(operation)
     assert [read(drive) for drive in drives_of(VM.objects.get(name="copy"))] == ["second"] * 2
+
+
+def test_an_undoing_that_was_cut_short_is_finished(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    operation = services.clone_vm(vm, name="copy")
+    operations.cancel(operation)
+    die_once(monkeypatch, "discard")
+    with pytest.raises(Killed):
+        operations.execute(operation.id)
+    assert not VM.objects.filter(name="copy").exists()
+    resume(operation)
+    assert operation.ended
+    assert not Drive.objects.filter(name__startswith="copy").exists()

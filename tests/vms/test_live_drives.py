@@ -224,7 +224,7 @@ def test_another_one_waits_and_asks_whether_it_is_still_wanted(
     inside, over = threading.Event(), threading.Event()
 
     def occupy() -> None:
-        with live_drives._locks[vm.pk]:
+        with live_drives._lock_of(vm):
             inside.set()
             over.wait(60)
 

@@ -14,12 +14,15 @@ from nexus_site.core.models import Event, Operation
 from nexus_site.core.operations import rehearse
 from tests.factories import make_drive, make_snapshot, make_vm, make_vm_snapshot
 from tests.vms.real_drives import (
+    Killed,
     add_drive,
     carry_out,
+    die_once,
     done,
     drives_of,
     make_running,
     read,
+    resume,
     taken,
     write,
 )
@@ -281,3 +284,35 @@ def test_a_drive_in_no_vm_goes_back(vm: VM) -> None:
     write(data, "second")
     done(services.rollback_drive(data, snapshot, stop=True))
     assert read(data) == "first"
+
+
+@pytest.mark.parametrize("call", ["copy_snapshots", "discard_snapshot"])
+def test_a_snapshot_that_was_cut_short_is_made_or_leaves_nothing(
+    vm: VM, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    operation = services.snapshot_vm(vm)
+    undone = call == "discard_snapshot"
+    if undone:
+        operations.cancel(operation)
+    die_once(monkeypatch, call)
+    with pytest.raises(Killed):
+        operations.execute(operation.id)
+    resume(operation)
+    assert operation.state == ("cancelled" if undone else "succeeded")
+    assert Snapshot.objects.count() == (0 if undone else 2)
+    assert VMSnapshot.objects.count() == (0 if undone else 1)
+
+
+@pytest.mark.parametrize("keep_drives", [False, True])
+def test_a_deletion_that_was_cut_short_is_finished(
+    vm: VM, monkeypatch: pytest.MonkeyPatch, keep_drives: bool
+) -> None:
+    taken(vm)
+    operation = services.delete_vm(vm, with_snapshots=True, keep_drives=keep_drives)
+    die_once(monkeypatch, "discard_snapshot")
+    with pytest.raises(Killed):
+        operations.execute(operation.id)
+    resume(operation)
+    assert operation.state == "succeeded", operation.error
+    assert not Snapshot.objects.exists()
+    assert Drive.objects.count() == (2 if keep_drives else 0)

@@ -42,18 +42,21 @@ def snapshot_vm(vm: VM, *, name: str = "") -> Operation:
         vcpu_count=vm.vcpu_count,
         mem_size_mib=vm.mem_size_mib,
     )
-    for attachment in attachments:
-        _add_part(snapshot, attachment)
+    parts = [_add_part(snapshot, attachment) for attachment in attachments]
     events.append("vm.snapshot_created", vm, snapshot=snapshot.ref, snapshot_name=snapshot.name)
     return open_operation(
         "vm.snapshot",
         f"Snapshot VM {vm.name}",
         subject=vm,
-        params={"vm": vm.ref, "vm_snapshot": snapshot.ref},
+        params={
+            "vm": vm.ref,
+            "vm_snapshot": snapshot.ref,
+            "snapshots": [part.ref for part in parts],
+        },
     )
 
 
-def _add_part(snapshot: VMSnapshot, attachment: Attachment) -> None:
+def _add_part(snapshot: VMSnapshot, attachment: Attachment) -> Snapshot:
     drive = attachment.drive
     name = snapshot.name if attachment.is_root else f"{snapshot.name}-{drive.name}"
     part = drive_services.new_snapshot(drive, name=_base(name))
@@ -63,6 +66,7 @@ def _add_part(snapshot: VMSnapshot, attachment: Attachment) -> None:
         is_root=attachment.is_root,
         read_only=attachment.read_only,
     )
+    return part
 
 
 @transaction.atomic
@@ -168,19 +172,25 @@ def clone_vm(
     if snapshot is not None:
         VM.objects.filter(pk=clone.pk).update(source_snapshot=snapshot)
     places = snapshot.parts.all() if snapshot else vm.attachments.all()
-    _copy_attachments(clone, list(places))
+    drives = _copy_attachments(clone, list(places))
     return open_operation(
         "vm.clone",
         f"Clone VM {vm.name} as {clone.name}",
         subject=clone,
-        params={"vm": clone.ref, "source": vm.ref, "start": start},
+        params={
+            "vm": clone.ref,
+            "source": vm.ref,
+            "drives": [drive.ref for drive in drives],
+            "start": start,
+        },
     )
 
 
-def _copy_attachments(clone: VM, places: Sequence[Attachment | SnapshotPart]) -> None:
+def _copy_attachments(clone: VM, places: Sequence[Attachment | SnapshotPart]) -> list[Drive]:
     """Rows of new drives in ``clone``, for each place a drive has in a VM or in a snapshot."""
     if not places:
         raise Conflict("A VM without drives cannot be cloned.", code="no-drives")
+    drives = []
     for place in places:
         source: Drive | Snapshot
         if isinstance(place, SnapshotPart):
@@ -195,6 +205,8 @@ def _copy_attachments(clone: VM, places: Sequence[Attachment | SnapshotPart]) ->
         events.append(
             "drive.attached", drive, vm=clone.ref, vm_name=clone.name, is_root=place.is_root
         )
+        drives.append(drive)
+    return drives
 
 
 def _parts(snapshot: VMSnapshot) -> list[Snapshot]:
