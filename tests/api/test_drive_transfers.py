@@ -26,9 +26,11 @@ from tests.drives.transfers.drive_archives import (
     SIZE,
     checksum,
     disk,
+    give_back,
     make_disk,
     manifest,
     packed,
+    store,
     whole,
 )
 from tests.factories import make_drive, make_vm
@@ -60,15 +62,14 @@ def _tidy(db: None, nudges: list[str]) -> Iterator[None]:
     for name in left():
         uploads.discard(name)
     yield
-    for row in (*Snapshot.objects.all(), *Drive.objects.all()):
-        file_of(row).unlink(missing_ok=True)
+    give_back()
 
 
 @pytest.fixture
 def drive() -> Drive:
     """A drive of 64 MiB that is in no VM."""
     drive = make_drive(name="disk", size_bytes=64 * MIB)
-    make_disk(file_of(drive), 64 * MIB, 0, 40 * MIB)
+    store(drive, 0, 40 * MIB)
     return drive
 
 

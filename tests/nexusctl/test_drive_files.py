@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from drives.models import Drive, Snapshot
-from drives.services import file_of
+from drives.services import file_of, storage
 from images.formats.archives import opened
 from images.formats.tar_reader import TarArchive
 from nexus_site.core.models import Operation
-from tests.drives.transfers.drive_archives import MIB, make_disk, whole
+from tests.drives.transfers.drive_archives import MIB, give_back, store, whole
 from tests.factories import make_drive, make_vm
 from tests.nexusctl.conftest import Outcome
 from vms.models import Attachment
@@ -24,10 +24,9 @@ Ctl = Callable[..., Outcome]
 @pytest.fixture
 def drive(transactional_db: None) -> Iterator[Drive]:
     drive = make_drive(name="disk", size_bytes=16 * MIB)
-    make_disk(file_of(drive), 16 * MIB, 0, 9 * MIB)
+    store(drive, 0, 9 * MIB)
     yield drive
-    for row in (*Drive.objects.all(), *Snapshot.objects.all()):
-        file_of(row).unlink(missing_ok=True)
+    give_back()
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_a_snapshot_is_exported_while_its_drive_is_in_use(
     snapshot = Snapshot.objects.create(
         name="before", drive=drive, size_bytes=drive.size_bytes, state=Snapshot.State.READY
     )
-    make_disk(file_of(snapshot), 16 * MIB, 4 * MIB)
+    storage().snapshot(drive.ref, snapshot.ref)
     Attachment.objects.create(vm=make_vm(name="web", root=False, state=State.READY), drive=drive)
     refused = ctl("drive", "export", "disk")
     assert refused.code == 5
@@ -85,7 +84,7 @@ def test_an_import_from_the_standard_input(
     drive = Drive.objects.get()
     assert (drive.name, drive.size_bytes) == ("travelled", 8 * MIB)
     assert Operation.objects.get().params["filename"] == ""
-    file_of(drive).unlink()
+    give_back()
 
 
 def test_a_dry_run_changes_nothing(ctl: Ctl, transactional_db: None, here: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from backports import zstd
 
+from drives.models import Drive, Snapshot
+from drives.services import storage
 from tests.images.formats.archive_files import END, file, padded, pax
 
 MIB = 1 << 20
@@ -29,6 +31,20 @@ def make_disk(path: Path, size: int, *islands: int, data: bytes = ISLAND) -> Pat
             out.write(data)
         out.truncate(size)
     return path
+
+
+def store(drive: Drive, *islands: int) -> None:
+    """Give a drive's row its file, whatever the storage is."""
+    with storage().receive(drive.ref) as path:
+        make_disk(path, drive.size_bytes, *islands)
+
+
+def give_back() -> None:
+    """Delete the files of all drives and snapshots."""
+    for drive in Drive.objects.all():
+        storage().delete(drive.ref)
+    for snapshot in Snapshot.objects.all():
+        storage().delete_snapshot(snapshot.ref)
 
 
 def manifest(**changes: Any) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from drives.models import Drive
-from drives.services import export_drive, file_of, import_drive, storage
+from drives.services import export_drive, file_of, import_drive
 from drives.transfers import incoming
 from images import uploads
 from images.formats.e2fsprogs import find_tool
@@ -18,7 +18,7 @@ from nexus_site.core import operations, steps
 from nexus_site.core.errors import Conflict, Invalid
 from nexus_site.core.models import Event, Operation
 from tests.drives.transfers.conftest import BringIn
-from tests.drives.transfers.drive_archives import MIB, SIZE, make_disk, manifest, packed, whole
+from tests.drives.transfers.drive_archives import MIB, SIZE, manifest, packed, store, whole
 from tests.drives.transfers.drive_archives import checksum as checksum_of
 from tests.drives.transfers.drive_archives import disk as disk_of
 from tests.factories import make_drive, make_image
@@ -132,7 +132,7 @@ def test_the_image_is_known_again_where_it_is_the_very_same(bring_in: BringIn) -
 def test_out_and_in_again(bring_in: BringIn, data_dir: Path) -> None:
     image = make_image(name="web", digest="7" * 64)
     drive = make_drive(name="first", image=image, size_bytes=64 * MIB)
-    make_disk(storage().drive_path(drive.ref), 64 * MIB, 0, 40 * MIB)
+    store(drive, 0, 40 * MIB)
     export = export_drive(drive)
     assert export.filename == "first.tar.zst"
     again = bring_in(b"".join(export.pieces), name="second")
