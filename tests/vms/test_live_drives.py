@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from nexus_site.core.steps import Cancelled, Run
 from tests.factories import make_drive, make_vm
-from vms import live_drives, services, supervision
+from vms import lifecycle, live_drives, services, supervision
 from vms.hypervisors.base import Exit, Handle
 from vms.live_drives import hold
 from vms.models import VM
@@ -302,3 +303,29 @@ def test_only_drives_at_rest_are_changed() -> None:
     open_operation("vm.delete", "Delete it", subject=vm, params={"vm": vm.ref})
     with pytest.raises(Conflict, match="busy"):
         live.live().require_rest(drive, "be resized")
+
+
+def test_a_stop_waits_until_the_copies_are_made(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pressing the power button would let the guest write while they are."""
+    vm = make_vm(state=State.READY)
+    order: list[str] = []
+
+    @contextmanager
+    def alone(*_: object) -> Iterator[None]:
+        order.append("waited")
+        yield
+
+    monkeypatch.setattr(live_drives, "alone_with", alone)
+    monkeypatch.setattr(lifecycle, "driver_for", lambda name: notes)
+    monkeypatch.setattr(notes, "ask_to_shut_down", lambda _: order.append("asked"))
+    monkeypatch.setattr(notes, "shutdown", lambda *_, **__: order.append("button"), raising=False)
+    monkeypatch.setattr(notes, "kill", lambda _: order.append("killed"), raising=False)
+    stop = services.stop_vm(vm)
+    lifecycle.shut_down(Run(stop))
+    assert order == ["waited", "asked", "button", "killed"]
+    order.clear()
+    stop.params["force"] = True
+    lifecycle.shut_down(Run(stop))
+    assert order == ["killed"], "nobody waits for force"
