@@ -174,8 +174,10 @@ def require_no_vm_snapshot(snapshots: Iterable[Snapshot]) -> None:
 def discard_snapshot(snapshot: Snapshot) -> None:
     """Delete the snapshot's storage, then its row; safe to repeat.
 
-    What went on from it goes on from its parent.
+    What went on from it goes on from its parent. Raises ``Conflict`` for a part of a VM snapshot.
     """
+    now = Snapshot.objects.select_related("part__vm_snapshot").filter(pk=snapshot.pk)
+    require_no_vm_snapshot(now)
     storage().delete_snapshot(snapshot.ref)
     with transaction.atomic():
         Snapshot.objects.filter(parent=snapshot).update(parent=snapshot.parent_id)
