@@ -25,7 +25,8 @@ def loop_disk(directory: Path, kind: str, size_mib: int = 0) -> Iterator[Path]:
     with file.open("wb") as disk:
         disk.truncate((size_mib or smallest) << 20)
     _run(*words, file)
-    _run("mount", "-o", "loop,noatime,discard", file, mounted)
+    discard = "discard=async" if kind == "btrfs" else "discard"
+    _run("mount", "-o", f"loop,noatime,{discard}", file, mounted)
     try:
         yield mounted
     finally:

@@ -60,14 +60,24 @@ def whole_file(path: Path, mode: int = 0o600) -> Iterator[Path]:
 def scratch_directory(parent: Path) -> Iterator[Path]:
     """A private temporary directory in ``parent``, removed with all it holds afterwards."""
     with system_errors():
-        scratch = part_name(parent / "scratch")
-        scratch.mkdir(0o700)
-        lock = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
+        scratch, lock = locked_directory(parent / "scratch", lambda path: path.mkdir(0o700))
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             yield scratch
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            os.close(lock)
+
+
+def locked_directory(path: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
+    """A new temporary directory for ``path`` and the descriptor that holds its lock."""
+    while True:
+        part = part_name(path)
+        make(part)
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if part.exists():  # else a sweep came before the lock
+                return part, lock
             os.close(lock)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from images.files import (
     Progress,
     abandoned,
     is_part,
+    locked_directory,
     part_name,
     sweep,
     sync_directory,
@@ -195,11 +195,8 @@ def _is_seed_of(seed: Path, image: Path) -> bool:
 @contextlib.contextmanager
 def _part_subvolume(path: Path) -> Iterator[Path]:
     """A temporary subvolume beside ``path``, locked; gone afterwards unless it was renamed."""
-    part = part_name(path)
-    kernel.create_subvolume(part)
-    lock = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    part, lock = locked_directory(path, kernel.create_subvolume)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         _pad(part)
         yield part
     finally:

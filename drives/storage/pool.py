@@ -23,7 +23,8 @@ from images.formats.e2fsprogs import install_command, search_path
 from nexus_site.core.errors import Broken, Conflict, Denied, Invalid
 
 MIN_POOL = 256 << 20
-_OPTIONS = "loop,noatime,discard,user_subvol_rm_allowed"
+# Freed blocks go back to the disk that the file is on, in the background: not within each clone.
+_OPTIONS = "loop,noatime,discard=async,user_subvol_rm_allowed"
 _TIMEOUT = 300.0
 _MOUNTS = Path("/proc/self/mountinfo")
 

@@ -172,3 +172,23 @@ def test_a_file_is_moved_within_a_file_system_and_copied_between_two(
     move_file(far, tmp_path / "copied", 0o400)
     assert ((tmp_path / "copied").read_text(), far.exists()) == ("far", False)
     assert stat.S_IMODE((tmp_path / "copied").stat().st_mode) == 0o400
+
+
+def test_a_sweep_between_making_and_locking_a_directory_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may sweep at any time, so also then."""
+    opened, real = [], os.open
+
+    def swept_first(path: Path, *arguments: int, **options: int) -> int:
+        if not opened:
+            opened.append(path)
+            assert sweep(tmp_path) == [path]
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", swept_first)
+    with scratch_directory(tmp_path) as scratch:
+        assert scratch not in opened
+        assert scratch.is_dir()
+        assert sweep(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
