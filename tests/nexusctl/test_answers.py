@@ -22,6 +22,7 @@ from images.schemas import ImageDetail, ImageOut, KernelOut, RootfsOfferOut, Roo
 from nexus_site.api import StatusOut
 from nexus_site.core.schemas import EventOut, OperationOut, Plan, Problem
 from tests.nexusctl import answers as a
+from tests.nexusctl import drive_answers as d
 from vms.schemas import TransitionOut, VMDetail, VMOut
 
 
@@ -32,14 +33,14 @@ from vms.schemas import TransitionOut, VMDetail, VMOut
         (VMOut, a.STOPPED_VM),
         (VMDetail, a.VM_DETAIL),
         *((TransitionOut, row) for row in a.HISTORY),
-        (DriveOut, a.DRIVE),
-        (DriveDetail, a.DRIVE_DETAIL),
-        (UsageOut, a.USAGE),
-        *((SnapshotOut, row) for row in (a.SNAPSHOT, a.LATER, a.OTHER)),
-        (SnapshotDetail, a.SNAPSHOT_DETAIL),
-        (StorageOut, a.STORAGE),
-        (ReportOut, a.REPORT),
-        (ProblemOut, a.PROBLEM),
+        (DriveOut, d.DRIVE),
+        (DriveDetail, d.DRIVE_DETAIL),
+        (UsageOut, d.USAGE),
+        *((SnapshotOut, row) for row in (d.SNAPSHOT, d.LATER, d.OTHER)),
+        (SnapshotDetail, d.SNAPSHOT_DETAIL),
+        (StorageOut, d.STORAGE),
+        (ReportOut, d.REPORT),
+        (ProblemOut, d.PROBLEM),
         (ImageOut, a.IMAGE),
         (ImageDetail, a.IMAGE_DETAIL),
         (PackageOut, a.PACKAGE),

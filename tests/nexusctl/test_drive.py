@@ -9,6 +9,7 @@ import pytest
 
 from nexusctl.sizes import SIZE
 from tests.nexusctl import answers as a
+from tests.nexusctl import drive_answers as d
 
 
 def text(block: str) -> str:
@@ -68,7 +69,7 @@ ASKED = {
 @pytest.mark.parametrize("line", ASKED)
 def test_what_is_asked_of_the_api(server, nexusctl, line):
     method, path, body = ASKED[line]
-    answer = a.DRIVE if method == "PATCH" or "attach" in path else DONE
+    answer = d.DRIVE if method == "PATCH" or "attach" in path else DONE
     server.on(method, path, answer)
     done = nexusctl(*line.split())
     assert done.code == 0, done.err
@@ -76,7 +77,7 @@ def test_what_is_asked_of_the_api(server, nexusctl, line):
 
 
 def test_clone_finds_out_what_it_is_to_copy(server, nexusctl):
-    server.on("GET", "/drives/d", a.DRIVE_DETAIL)
+    server.on("GET", "/drives/d", d.DRIVE_DETAIL)
     server.on("POST", "/drives", DONE)
     assert nexusctl("drive", "clone", "d", "--name", "x").out == "hello  aebagbafaydqq\n"
     assert server.asked("POST", "/drives")[0].body == {
@@ -139,9 +140,9 @@ def test_what_is_no_size(written):
 
 
 def test_drive_list(server, nexusctl):
-    empty = a.DRIVE | {"name": "data", "vm": None, "origin": "empty", "image": None}
-    clone = a.DRIVE | {"name": "copy", "vm": None, "origin": "drive", "source": a.DRIVE_REF}
-    server.on("GET", "/drives", a.page(a.DRIVE, clone, empty))
+    empty = d.DRIVE | {"name": "data", "vm": None, "origin": "empty", "image": None}
+    clone = d.DRIVE | {"name": "copy", "vm": None, "origin": "drive", "source": d.DRIVE_REF}
+    server.on("GET", "/drives", a.page(d.DRIVE, clone, empty))
     assert nexusctl("dr", "list").out == text("""
         NAME   ID             STATE  SIZE     FROM               VM
         hello  aaaaaaaaaaaba  ready  8.0 GiB  image alpine-3-23  hello
@@ -151,7 +152,7 @@ def test_drive_list(server, nexusctl):
 
 
 def test_drive_inspect(server, nexusctl):
-    server.on("GET", "/drives/hello", a.DRIVE_DETAIL)
+    server.on("GET", "/drives/hello", d.DRIVE_DETAIL)
     assert nexusctl("ws", "inspect", "hello").out == text("""
         name         hello
         id           aaaaaaaaaaaba
@@ -169,23 +170,23 @@ def test_drive_inspect(server, nexusctl):
         created      2026-07-29T11:00:00.0Z
     """)
     lost = {"usage": None, "snapshots": [], "clones": [], "vm": None, "image": None}
-    server.on("GET", "/drives/hello", a.DRIVE_DETAIL | lost | {"delete_with_vm": False})
+    server.on("GET", "/drives/hello", d.DRIVE_DETAIL | lost | {"delete_with_vm": False})
     shown = nexusctl("drive", "inspect", "hello").out
     assert "on disk      its file is missing\n" in shown
     assert "with its vm  kept\n" in shown
 
 
 def test_what_attach_says(server, nexusctl):
-    server.on("POST", "/drives/d/attach", a.DRIVE)
+    server.on("POST", "/drives/d/attach", d.DRIVE)
     done = nexusctl("drive", "attach", "d", "hello")
     assert done.out == "hello  aaaaaaaaaaaba\n"
     assert done.err == "It is the root drive of hello (aebagbafaydqq).\n"
 
 
 def test_taking_a_snapshot_says_how_it_was_made(server, nexusctl):
-    made = a.operation("succeeded", result={"snapshot": a.SNAPSHOT["id"]})
+    made = a.operation("succeeded", result={"snapshot": d.SNAPSHOT["id"]})
     server.on("POST", "/drives/hello/snapshots", (200, made))
-    server.on("GET", f"/snapshots/{a.SNAPSHOT['id']}", a.SNAPSHOT_DETAIL | a.SNAPSHOT)
+    server.on("GET", f"/snapshots/{d.SNAPSHOT['id']}", d.SNAPSHOT_DETAIL | d.SNAPSHOT)
     done = nexusctl("snapshot", "create", "hello", "--name", "installed")
     assert done.out == "installed  aaaaaaaaaaabi\n"
     assert done.err.endswith("It was frozen by the agent.\n")
@@ -193,7 +194,7 @@ def test_taking_a_snapshot_says_how_it_was_made(server, nexusctl):
 
 
 def test_snapshots_are_a_list_and_those_of_a_drive_a_tree(server, nexusctl):
-    server.on("GET", "/snapshots", a.page(a.OTHER, a.LATER, a.SNAPSHOT))
+    server.on("GET", "/snapshots", a.page(d.OTHER, d.LATER, d.SNAPSHOT))
     assert nexusctl("snapshot", "list").out.splitlines()[1].startswith("tried ")
     assert nexusctl("snapshot", "list", "--drive", "hello").out == text("""
         NAME             ID             STATE  DRIVE  SIZE     MADE                  CREATED
@@ -205,7 +206,7 @@ def test_snapshots_are_a_list_and_those_of_a_drive_a_tree(server, nexusctl):
 
 
 def test_snapshot_inspect(server, nexusctl):
-    server.on("GET", "/snapshots/configured", a.SNAPSHOT_DETAIL)
+    server.on("GET", "/snapshots/configured", d.SNAPSHOT_DETAIL)
     assert nexusctl("snapshot", "inspect", "configured").out == text("""
         name      configured
         id        aaaaaaaaaaabm
@@ -224,7 +225,7 @@ def test_snapshot_inspect(server, nexusctl):
 
 
 def test_storage_status(server, nexusctl):
-    server.on("GET", "/storage", a.STORAGE)
+    server.on("GET", "/storage", d.STORAGE)
     assert nexusctl("storage", "status").out == text("""
         backend      copy
         directory    /var/lib/nexus/drives
@@ -252,7 +253,7 @@ def test_storage_init_prints_where_drives_are_now(server, nexusctl):
 
 
 def test_storage_check_ends_with_1_where_something_is_wrong(server, nexusctl):
-    server.on("GET", "/storage/check", a.REPORT)
+    server.on("GET", "/storage/check", d.REPORT)
     done = nexusctl("storage", "check")
     assert done.code == 1
     assert done.out == text("""
@@ -260,7 +261,7 @@ def test_storage_check_ends_with_1_where_something_is_wrong(server, nexusctl):
           Delete the file.
     """)
     assert "nexusctl storage check --repair" in done.err
-    server.on("GET", "/storage/check", a.REPORT | {"problems": []})
+    server.on("GET", "/storage/check", d.REPORT | {"problems": []})
     done = nexusctl("storage", "check")
     assert (done.code, done.err) == (0, "")
     assert done.out == "All is well: 2 drives and 1 snapshots on the disk.\n"
