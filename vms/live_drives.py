@@ -51,7 +51,7 @@ class LiveDrives:
     def require_rest(self, drive: Drive, what: str) -> None:
         vm = _vm_of([drive])
         if vm is not None:
-            require_rest(vm, what)
+            require_rest(vm, what, "the drives of a VM")
             refuse_for(vm, open_operations(vm))
 
     @contextmanager

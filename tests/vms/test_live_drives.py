@@ -295,7 +295,9 @@ def test_two_copies_of_a_vm_at_rest_do_not_mind_each_other(notes: Notes) -> None
 def test_only_drives_at_rest_are_changed() -> None:
     live.live().require_rest(make_drive(), "be resized")
     vm, drive, _ = in_state(State.READY)
-    with pytest.raises(Conflict, match=r"is ready; only a VM at rest can be resized") as caught:
+    with pytest.raises(
+        Conflict, match=r"is ready; only the drives of a VM at rest can be resized"
+    ) as caught:
         live.live().require_rest(drive, "be resized")
     assert caught.value.code == "vm-runs"
     VM.objects.filter(pk=vm.pk).update(state=State.STOPPED)

@@ -19,11 +19,11 @@ def wish(vm: VM, desired: Desired) -> None:
     vm.desired_state = desired
 
 
-def require_rest(vm: VM, what: str) -> None:
-    """Raise ``Conflict`` unless the VM is at rest; ``what``: "be changed"."""
+def require_rest(vm: VM, what: str, whose: str = "a VM") -> None:
+    """Raise ``Conflict`` unless the VM is at rest: "only ``whose`` at rest can ``what``"."""
     if vm.state not in AT_REST:
         raise Conflict(
-            f"The VM “{vm.name}” is {vm.state}; only a VM at rest can {what}.",
+            f"The VM “{vm.name}” is {vm.state}; only {whose} at rest can {what}.",
             hint=f"Stop it first: nexusctl vm stop {vm.name}",
             code="vm-runs",
         )
