@@ -12,7 +12,7 @@ from drives.services.places import storage
 from drives.services.rows import MIB
 from drives.services.storage_check import require_storage_idle
 from drives.storage import create_pool
-from drives.storage.pool import pool_path
+from drives.storage.pool import check_pool, pool_path
 from nexus_site.core import events
 from nexus_site.core.errors import Conflict
 from nexus_site.core.models import Operation
@@ -24,12 +24,11 @@ from nexus_site.core.steps import Plan, Run, Step
 def init_pool(size_mib: int) -> Operation:
     """Make a btrfs in a file of that size, and keep drives in it from now on.
 
-    Raises ``Conflict`` where there is one or where drives are. The operation fails for a size
-    that cannot be, and where this host or this user cannot, saying what to do.
+    Raises ``Conflict`` where there is one or where drives are, ``Invalid`` for a size that cannot
+    be, ``Denied`` or ``Broken`` where this user or this host cannot; each says what to do.
     """
     require_storage_idle()
-    if pool_path(_data_dir()).exists():
-        raise Conflict("There is a pool already.", code="pool-exists")
+    check_pool(_data_dir(), size_mib * MIB)
     if Drive.objects.exists():
         raise Conflict(
             "There are drives already; they would not be in the pool.",

@@ -39,8 +39,8 @@ def root_of(data_dir: Path) -> Path:
     return data_dir / "pool" if pool_path(data_dir).exists() else data_dir
 
 
-def create_pool(data_dir: Path, size_bytes: int) -> Path:
-    """Make a pool, mount it, and return where it is mounted. Whatever fails is taken back.
+def check_pool(data_dir: Path, size_bytes: int) -> None:
+    """Find out whether a pool of that size can be made; changes nothing.
 
     ``Conflict`` where there is one, or where drives are, which would be out of sight then;
     ``Invalid`` for a size below ``MIN_POOL`` or beyond the host's disk; ``Denied`` without root,
@@ -48,7 +48,9 @@ def create_pool(data_dir: Path, size_bytes: int) -> Path:
     """
     _check_size(data_dir, size_bytes)
     if pool_path(data_dir).exists():
-        raise Conflict("There is a pool already.", detail=str(pool_path(data_dir)))
+        raise Conflict(
+            "There is a pool already.", detail=str(pool_path(data_dir)), code="pool-exists"
+        )
     if layout_of(data_dir / "drives"):
         raise Conflict(
             "There are drives already; they would not be in the pool.",
@@ -61,6 +63,16 @@ def create_pool(data_dir: Path, size_bytes: int) -> Path:
             hint=f"Run this, then restart Nexus: {_by_hand(data_dir, size_bytes)}",
             code="needs-root",
         )
+    for tool in ("mkfs.btrfs", "mount"):
+        _find(tool)
+
+
+def create_pool(data_dir: Path, size_bytes: int) -> Path:
+    """Make a pool, mount it, and return where it is mounted. Whatever fails is taken back.
+
+    Raises what ``check_pool`` does, and ``Broken`` (``pool-failed``) where the kernel cannot.
+    """
+    check_pool(data_dir, size_bytes)
     sweep(data_dir)
     with whole_file(pool_path(data_dir)) as temporary:
         os.truncate(temporary, size_bytes)
@@ -138,7 +150,7 @@ def _by_hand(data_dir: Path, size_bytes: int) -> str:
     return f"sudo sh -c {shlex.quote(script)}"
 
 
-def _run(tool: str, *arguments: str) -> None:
+def _find(tool: str) -> str:
     path = shutil.which(tool, path=search_path())
     if path is None:
         package = "btrfs-progs" if tool == "mkfs.btrfs" else "util-linux"
@@ -148,8 +160,12 @@ def _run(tool: str, *arguments: str) -> None:
             hint=f"Install it: {command}",
             code="tool-missing",
         )
+    return path
+
+
+def _run(tool: str, *arguments: str) -> None:
     done = subprocess.run(
-        [path, *arguments],
+        [_find(tool), *arguments],
         env={"PATH": search_path(), "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

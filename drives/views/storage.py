@@ -75,7 +75,7 @@ def check(request: Request) -> HttpResponse:
 
 
 @require_http_methods(["GET", "POST"])
-@page("operate")
+@page("admin")
 def repair(request: Request) -> HttpResponse:
     """Asks before it does what the check proposes."""
 

@@ -27,7 +27,9 @@ EVENT_COLUMNS = {
     "what": Column("What happened", ""),
     "actor": Column("By", "actor", "hide-a"),
 }
-SUBJECT_KINDS = "vm drive snapshot image build template rootfs provider kernel operation token".split()
+SUBJECT_KINDS = (
+    "vm drive snapshot image build template rootfs provider kernel operation token".split()
+)
 
 
 @require_safe

@@ -12,7 +12,7 @@ import pytest
 from drives import services
 from images.formats.e2fsprogs import search_path
 from images.models import Image
-from nexus_site.core.errors import Conflict
+from nexus_site.core.errors import Conflict, Invalid
 from nexus_site.core.models import Event
 from tests.drives.conftest import done, make, run, take
 from tests.tiny_disk import can_mount
@@ -60,5 +60,7 @@ def test_where_drives_are_there_is_no_new_pool(image: Image) -> None:
 def test_a_pool_of_a_size_that_cannot_be_leaves_nothing(
     size_mib: int, code: str, image: Image, own_data_dir: Path
 ) -> None:
-    assert run(services.init_pool(size_mib)).error["code"] == code
+    with pytest.raises(Invalid) as refused:
+        services.init_pool(size_mib)
+    assert refused.value.code == code
     assert not (own_data_dir / "pool.btrfs").exists()
