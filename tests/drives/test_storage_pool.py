@@ -14,7 +14,7 @@ from images.formats.e2fsprogs import search_path
 from images.models import Image
 from nexus_site.core.errors import Conflict, Invalid
 from nexus_site.core.models import Event
-from tests.drives.conftest import done, make, run, take
+from tests.drives.conftest import done, make, take
 from tests.tiny_disk import can_mount
 
 needs_btrfs = pytest.mark.skipif(
