@@ -20,6 +20,10 @@ class LiveDrives(Protocol):
         """Raise ``Conflict`` (code ``vm-runs``, naming the VM) unless the drive is in no VM or in
         one at rest and not busy. ``what``: "be resized" completes "only a drive at rest can …"."""
 
+    def require_settled(self, drive: Drive) -> None:
+        """Raise ``Conflict`` (code ``vm-busy``) while the VM that has the drive is starting or
+        stopping, so that ``hold`` could not."""
+
     def hold(self, drives: Sequence[Drive], run: Run) -> AbstractContextManager[Consistency]:
         """Nothing writes to ``drives`` inside the block; they are in no VM or all in one.
 

@@ -24,7 +24,7 @@ from vms.drivers import driver_for
 from vms.hypervisors.base import Handle
 from vms.models import VM
 from vms.paths import vm_dir
-from vms.services.rules import require_rest
+from vms.services.rules import require_rest, require_settled
 from vms.states import ALIVE, AT_REST, State
 from vms.transitions import try_move
 
@@ -53,6 +53,11 @@ class LiveDrives:
         if vm is not None:
             require_rest(vm, what, "the drives of a VM")
             refuse_for(vm, open_operations(vm))
+
+    def require_settled(self, drive: Drive) -> None:
+        vm = _vm_of([drive])
+        if vm is not None:
+            require_settled(vm)
 
     @contextmanager
     def hold(self, drives: Sequence[Drive], run: Run) -> Iterator[Consistency]:

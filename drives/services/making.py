@@ -48,6 +48,7 @@ def create_drive(
         made = new_drive(image, name=name, **more)
     elif drive is not None:
         require_idle(drive)
+        live().require_settled(drive)
         made = clone_row(drive, name=name, **more)
     elif snapshot is not None:
         made = clone_row(snapshot, name=name, **more)

@@ -29,12 +29,14 @@ from nexus_site.core.steps import Plan, Run, Step
 def take_snapshot(drive: Drive, *, name: str = "") -> Operation:
     """Keep what a drive holds now. A VM that runs stands still meanwhile, frozen if it can be.
 
-    Raises ``Conflict`` while something else works on the drive, or for a name that is taken.
+    Raises ``Conflict`` while something else works on the drive or its VM is starting or
+    stopping, and for a name that is taken.
     """
     if name:
         require_free_name(Snapshot, name)
     snapshot = new_snapshot(drive, name=name)
     require_idle(drive)
+    live().require_settled(drive)
     return open_operation(
         "drive.snapshot",
         f"Snapshot drive {drive.name}",

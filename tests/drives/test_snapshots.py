@@ -40,6 +40,9 @@ class Frozen:
     def require_rest(self, drive: Drive, what: str) -> None:
         raise Conflict("The VM runs.", code="vm-runs")
 
+    def require_settled(self, drive: Drive) -> None:
+        """It runs, so it can be held."""
+
     @contextmanager
     def hold(self, drives: Sequence[Drive], run: Run) -> Iterator[Consistency]:
         self.held.append(list(drives))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from drives import live
+from drives import services as drive_services
 from drives.models import Consistency, Drive
 from nexus_site.core.errors import Conflict, Retryable
 from nexus_site.core.models import Operation
@@ -305,6 +306,20 @@ def test_only_drives_at_rest_are_changed() -> None:
     open_operation("vm.delete", "Delete it", subject=vm, params={"vm": vm.ref})
     with pytest.raises(Conflict, match="busy"):
         live.live().require_rest(drive, "be resized")
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.STOPPING])
+def test_drives_of_a_vm_on_its_way_are_not_copied(state: State) -> None:
+    _, drive, run = in_state(state)
+    for call in (
+        lambda: drive_services.take_snapshot(drive),
+        lambda: drive_services.create_drive(drive=drive),
+    ):
+        with pytest.raises(Conflict, match=f"is {state}") as refused:
+            call()
+        assert refused.value.code == "vm-busy"
+    assert list(Operation.objects.all()) == [run.operation]
+    assert list(Drive.objects.all()) == [drive]
 
 
 def test_a_stop_waits_until_the_copies_are_made(

@@ -9,7 +9,7 @@ from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from vms.busy import require_free
 from vms.models import VM
-from vms.states import ALIVE, AT_REST, Desired, State
+from vms.states import ALIVE, AT_REST, TRANSIENT, Desired, State
 from vms.transitions import move
 
 
@@ -26,6 +26,16 @@ def require_rest(vm: VM, what: str, whose: str = "a VM") -> None:
             f"The VM “{vm.name}” is {vm.state}; only {whose} at rest can {what}.",
             hint=f"Stop it first: nexusctl vm stop {vm.name}",
             code="vm-runs",
+        )
+
+
+def require_settled(vm: VM) -> None:
+    """Raise ``Conflict`` while the VM is starting or stopping."""
+    if vm.state in TRANSIENT:
+        raise Conflict(
+            f"The VM “{vm.name}” is {vm.state}.",
+            hint="Try again when it has come to rest or runs.",
+            code="vm-busy",
         )
 
 

@@ -16,9 +16,8 @@ from nexus_site.core.operations import open_operation
 from vms.busy import require_free, require_idle
 from vms.capacity import check_size
 from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
-from vms.services.rules import open_rollback
+from vms.services.rules import open_rollback, require_settled
 from vms.services.vms import new_name, new_vm
-from vms.states import TRANSIENT
 
 MAX_BASE = 58  # characters of a name that may get a suffix
 
@@ -30,7 +29,7 @@ def snapshot_vm(vm: VM, *, name: str = "") -> Operation:
 
     Raises ``Conflict`` while the VM is starting, stopping or busy, or for a name that is taken.
     """
-    _require_settled(vm)
+    require_settled(vm)
     require_idle(vm)
     attachments = list(vm.attachments.select_related("drive"))
     if not attachments:
@@ -157,7 +156,7 @@ def clone_vm(
         _require_own(vm, snapshot)
         _require_ready(snapshot)
     else:
-        _require_settled(vm)
+        require_settled(vm)
         require_idle(vm)
     was = snapshot or vm
     vcpu_count, mem_size_mib = vcpu_count or was.vcpu_count, mem_size_mib or was.mem_size_mib
@@ -233,15 +232,6 @@ def _free_snapshot_name(name: str, *, required: bool = False) -> str:
             code="name-taken",
         )
     return name
-
-
-def _require_settled(vm: VM) -> None:
-    if vm.state in TRANSIENT:
-        raise Conflict(
-            f"The VM “{vm.name}” is {vm.state}.",
-            hint="Try again when it has come to rest or runs.",
-            code="vm-busy",
-        )
 
 
 def _require_own(vm: VM, snapshot: VMSnapshot) -> None:
