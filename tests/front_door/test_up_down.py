@@ -276,10 +276,14 @@ def test_test_hands_its_arguments_to_pytest(clone: Clone) -> None:
 
 def test_bench_runs_the_module(clone: Clone) -> None:
     (clone.directory / "bench").mkdir()
-    (clone.directory / "bench/boot.py").touch()
+    (clone.directory / "bench/boot.py").write_text("import time\n\ndef main() -> None: ...\n")
+    (clone.directory / "bench/server.py").touch()
     code, output = clone.run("bench", "boot", "-n", "7", "--peer")
     assert code == 0, output
     assert clone.called("python")[-1] == "-m bench.boot -n 7 --peer"
+    code, output = clone.run("bench", "server")
+    assert code == 2, "it measures nothing"
+    assert "choose from" in output
 
 
 def test_ci_runs_the_tests() -> None:
