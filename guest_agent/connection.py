@@ -14,6 +14,7 @@ from guest_agent.headers import encode_header, read_header
 from guest_agent.messages import (
     MAX_SECONDS,
     Configuration,
+    GuestDisk,
     Heartbeat,
     Hello,
     number_field,
@@ -141,6 +142,27 @@ class AgentConnection:
         """
         return self._paths(await self._call("thaw", timeout), "thawed")
 
+    async def load_module(self, name: str, image: bytes, timeout: float = 30) -> None:
+        """Put a kernel module, uncompressed, into the guest's kernel; it may be there already."""
+        header = {"op": "load", "name": name, "size": len(image)}
+        await self._exchange(header, timeout, image)
+
+    async def find_disk(self, serial: str, timeout: float = 10) -> GuestDisk:
+        """The guest's SCSI disk with this serial number."""
+        return await self._disk(serial, timeout, release=False)
+
+    async def release_disk(self, serial: str, timeout: float = 30) -> GuestDisk:
+        """The same, and the guest gives it up: written out and forgotten. Where the answer has
+        users nothing has changed."""
+        return await self._disk(serial, timeout, release=True)
+
+    async def _disk(self, serial: str, timeout: float, *, release: bool) -> GuestDisk:
+        reply = await self._call("disk", timeout, serial=serial, release=release)
+        try:
+            return GuestDisk.parse(reply)
+        except ProtocolError as error:
+            raise self._end_for(error) from error
+
     async def start(self, program: Program, timeout: float = START_TIMEOUT) -> Execution:
         """Start a program in the guest; ``close`` what this returns.
 
@@ -236,16 +258,24 @@ class AgentConnection:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _call(self, operation: str, timeout: float, /, **fields: Any) -> dict[str, Any]:
+        return await self._exchange({"op": operation, **fields}, timeout)
+
+    async def _exchange(
+        self, header: dict[str, Any], timeout: float, data: bytes = b""
+    ) -> dict[str, Any]:
+        """The agent's answer to a header and the bytes after it."""
         try:
             async with asyncio.timeout(timeout):
-                stream = await self.open_stream({"op": operation, **fields})
+                stream = await self.open_stream(header)
                 try:
+                    if data:
+                        await stream.write(data)
                     stream.write_eof()
                     return await self.read_reply(stream)
                 finally:
                     stream.reset()
         except TimeoutError:
-            raise _too_slow(f"did not answer “{operation}”", timeout) from None
+            raise _too_slow(f"did not answer “{header['op']}”", timeout) from None
 
     def _paths(self, reply: dict[str, Any], key: str) -> list[str]:
         try:

@@ -143,6 +143,22 @@ class DiskUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestDisk:
+    """A disk that came while the guest ran: "/dev/sda", or "" where the guest has none such.
+
+    ``used_by`` is why it was not given up: mount points, and devices that are made of it.
+    """
+
+    device: str
+    used_by: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, fields: Fields) -> GuestDisk:
+        """The checked answer; ``ProtocolError`` for one that cannot be."""
+        return cls(text_field(fields, "device"), tuple(paths_field(fields, "used_by")))
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """How the guest is: seconds, epoch seconds, load averages, bytes."""
 

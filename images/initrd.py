@@ -25,6 +25,8 @@ EXTRA_MODULES = (
     *("virtio_net", "af_packet", "vmw_vsock_virtio_transport"),
     *("virtio_rng", "tiny_power_button"),
 )
+# What a guest needs for disks that come while it runs; loaded when the first one does.
+HOTPLUG_MODULES = ("virtio_scsi", "sd_mod")
 
 DIRECTORIES = ("dev", "lib", "lib/modules", "newroot", "proc", "sys")
 NEWC_MAGIC = b"070701"

@@ -14,8 +14,9 @@ from drives.schemas import DriveOut
 from images.models import Image
 from nexus_site.core.http import STARTED, carry_out, poll
 from nexus_site.core.ids import resolve
+from nexus_site.core.models import Operation
 from nexus_site.core.pagination import PageQuery, Slice, paginate
-from nexus_site.core.schemas import ChangeQuery, Page, TextPage
+from nexus_site.core.schemas import ChangeQuery, OperationOut, Page, Plan, TextPage
 from vms import queries, services
 from vms.console import ConsolePage
 from vms.models import VM
@@ -36,6 +37,8 @@ from vms.snapshots_api import router as snapshots_router
 router = Router(tags=["VMs"])
 router.add_router("", snapshots_router)
 drive_router = Router(tags=["drives"])
+
+PLUGGED = {200: DriveOut | OperationOut | Plan, 202: OperationOut}
 
 
 class VMQuery(PageQuery):
@@ -149,28 +152,34 @@ def get_console(
     return poll(lambda: services.read_console(vm, offset), lambda page: bool(page.text), wait)
 
 
-@drive_router.post("/drives/{ref}/attach", response=DriveOut)
+@drive_router.post("/drives/{ref}/attach", response=PLUGGED)
 def attach_drive(
     request: HttpRequest, ref: str, data: AttachDrive, query: Query[ChangeQuery]
 ) -> HttpResponse:
-    """Put a drive into a VM at rest, by default as its root."""
+    """Put a drive into a VM, by default as its root.
+
+    One at rest has it at once (200); into one that runs an operation plugs it (202).
+    """
     drive = resolve(Drive.objects.all(), ref)
     vm = resolve(VM.objects.all(), data.vm)
 
-    def change() -> Drive:
-        services.attach_drive(vm, drive, **data.model_dump(exclude={"vm"}))
-        return DRIVES.get(pk=drive.pk)
+    def change() -> Drive | Operation:
+        operation = services.attach_drive(vm, drive, **data.model_dump(exclude={"vm"}))
+        return operation or DRIVES.get(pk=drive.pk)
 
     return carry_out(request, query, change, shown_as=DriveOut)
 
 
-@drive_router.post("/drives/{ref}/detach", response=DriveOut)
+@drive_router.post("/drives/{ref}/detach", response=PLUGGED)
 def detach_drive(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
-    """Take a drive out of its VM, which must be at rest."""
+    """Take a drive out of its VM.
+
+    Out of one at rest it is at once (200); out of one that runs an operation unplugs it (202),
+    which fails and changes nothing while the guest uses the drive.
+    """
     drive = resolve(Drive.objects.all(), ref)
 
-    def change() -> Drive:
-        services.detach_drive(drive)
-        return DRIVES.get(pk=drive.pk)
+    def change() -> Drive | Operation:
+        return services.detach_drive(drive) or DRIVES.get(pk=drive.pk)
 
     return carry_out(request, query, change, shown_as=DriveOut)

@@ -14,7 +14,10 @@ from nexus_site.core.operations import open_operations
 from vms.models import VM
 
 #: These hold the VM for moments or leave it alone: whoever stops it waits for them.
-_HOLDING = {"vm.snapshot", "vm-snapshot.delete", "drive.snapshot"}
+_HOLDING = {
+    *("vm.snapshot", "vm-snapshot.delete", "drive.snapshot"),
+    *("drive.plug", "drive.unplug"),
+}
 
 
 def operations_on(vm: VM) -> QuerySet[Operation]:

@@ -20,11 +20,6 @@ def driver_for(name: str) -> Hypervisor:
     return _known(name)(settings.NEXUS.run_dir, tsc_khz=host_tsc_khz())
 
 
-def hotplug_problem(name: str) -> str:
-    """Why disks of a VM that runs cannot come and go with this driver; touches no VMM."""
-    return _known(name).hotplug_problem
-
-
 def _known(name: str) -> type[Qemu]:
     if name != DEFAULT:
         raise Invalid(

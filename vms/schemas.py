@@ -149,7 +149,7 @@ class DeleteQuery(Schema):
 
 
 class AttachDrive(Input):
-    vm: str = Field(description="Name or ID of a VM at rest.")
+    vm: str = Field(description="Name or ID of a VM, at rest or ready.")
     is_root: bool = True
     read_only: bool = False
     delete_with_vm: bool | None = Field(

@@ -7,9 +7,14 @@ waking does nothing and agents cannot be asked.
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
+from guest_agent.connection import AgentConnection
+from nexus_site.core.errors import Retryable
 from vms.models import VM
+
+T = TypeVar("T")
 
 FREEZE_SECONDS = 30.0  # after which an agent thaws what it has frozen, whatever the host does
 
@@ -24,6 +29,8 @@ class Supervising(Protocol):
     def freeze(self, vm: VM) -> bool: ...
 
     def thaw(self, vm: VM) -> bool: ...
+
+    def with_agent(self, vm: VM, call: Callable[[AgentConnection], Awaitable[T]]) -> T: ...
 
 
 _supervisor: Supervising | None = None
@@ -59,6 +66,18 @@ def freeze(vm: VM) -> bool:
 def thaw(vm: VM) -> bool:
     """Have the VM's agent thaw its file systems; False when there is no agent to ask."""
     return _supervisor.thaw(vm) if _supervisor is not None else False
+
+
+def with_agent(vm: VM, call: Callable[[AgentConnection], Awaitable[T]]) -> T:
+    """What ``call`` makes of the VM's agent; raises what it raises, and ``Retryable`` when
+    there is no agent to ask."""
+    if _supervisor is None:
+        raise no_agent(vm)
+    return _supervisor.with_agent(vm, call)
+
+
+def no_agent(vm: VM) -> Retryable:
+    return Retryable(f"The agent of “{vm.name}” does not answer.", code="agent-gone")
 
 
 def announce_move() -> None:

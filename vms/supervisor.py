@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -20,6 +20,7 @@ from typing import TypeVar
 from django.conf import settings
 from django.db import close_old_connections
 
+from guest_agent.connection import AgentConnection
 from nexus_site.core import events
 from nexus_site.core.errors import Broken
 from nexus_site.core.operations import open_operations
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ASK_TIMEOUT = 10.0  # seconds
+CALL_TIMEOUT = 60.0  # for calls that have a time of their own, which is shorter
 
 
 class Supervisor:
@@ -77,6 +79,18 @@ class Supervisor:
     def thaw(self, vm: VM) -> bool:
         """Have its agent thaw them; False when it does not."""
         return self._ask(vm, Watch.thaw, "thaw")
+
+    def with_agent(self, vm: VM, call: Callable[[AgentConnection], Awaitable[T]]) -> T:
+        """What ``call`` makes of the VM's agent; ``Retryable`` when there is none to ask."""
+        watch = self._watches.get(int(vm.id))
+        if watch is None:
+            raise supervision.no_agent(vm)
+        asked = asyncio.run_coroutine_threadsafe(watch.with_agent(call), self._loop)
+        try:
+            return asked.result(timeout=CALL_TIMEOUT)
+        except TimeoutError:
+            asked.cancel()
+            raise supervision.no_agent(vm) from None
 
     def _ask(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nexus_site.core.operations import register
-from vms import chain, cloning, lifecycle, rollback, snapshotting
+from vms import chain, cloning, lifecycle, plugging, rollback, snapshotting
 
 register("image.from-upload", chain.plan, chain.import_failed)
 for source in ("rootfs", "template", "image"):
@@ -20,3 +20,5 @@ register("vm.snapshot", snapshotting.take_plan)
 register("vm-snapshot.delete", snapshotting.delete_plan, snapshotting.delete_failed)
 register("vm.rollback", rollback.vm_plan, lifecycle.start_failed)
 register("drive.rollback", rollback.drive_plan, lifecycle.start_failed)
+register("drive.plug", plugging.plug_plan, plugging.plug_failed)
+register("drive.unplug", plugging.unplug_plan)

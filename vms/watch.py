@@ -84,6 +84,12 @@ class Watch:
         await self._agent.thaw()
         return True
 
+    async def with_agent(self, call: Callable[[AgentConnection], Awaitable[T]]) -> T:
+        """What ``call`` makes of the agent; ``Retryable`` when there is none."""
+        if self._agent is None:
+            raise supervision.no_agent(self.vm)
+        return await call(self._agent)
+
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()

@@ -16,6 +16,7 @@ from images.services.kernels import (
     boot_files,
     ensure_default_kernel,
     ensure_initrd,
+    hotplug_modules,
     kernel_dir,
 )
 from images.services.names import rename_image
@@ -54,6 +55,7 @@ __all__ = [
     "find_rootfs",
     "has_file",
     "host_arch",
+    "hotplug_modules",
     "image_path",
     "import_rootfs",
     "installed_rootfs",

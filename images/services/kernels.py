@@ -85,6 +85,13 @@ def boot_files(kernel: Kernel) -> BootFiles:
     return files
 
 
+def hotplug_modules(kernel: Kernel) -> list[tuple[str, bytes]]:
+    """(file name, contents) in load order: what the kernel needs for disks that are plugged."""
+    return initrd.select_modules(
+        kernel_modules(kernel_dir(kernel)), initrd.HOTPLUG_MODULES, optional=()
+    )
+
+
 def _initrd_path(kernel: Kernel) -> Path:
     """Named by all that it is made of."""
     modules = " ".join((*initrd.ROOT_MODULES, *initrd.EXTRA_MODULES))

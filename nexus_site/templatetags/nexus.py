@@ -28,6 +28,7 @@ from nexus_site.core.text import visible
 from vms import verbs
 from vms.capacity import HostCapacity
 from vms.models import VM, VMSnapshot
+from vms.services import hotplug_problem
 from vms.states import LOOKS, TRANSIENT, State
 
 register = template.Library()
@@ -295,6 +296,12 @@ def console_lines(lines: list[str]) -> str:
 def why_not(vm: VM, verb: str) -> str:
     """Why a VM does not take a verb now; empty when it does."""
     return verbs.why_not(vm, verb)
+
+
+@register.simple_tag
+def detach_why_not(vm: VM, drive: Drive) -> str:
+    """Why ``drive`` cannot be taken out of ``vm`` now; empty when it can."""
+    return hotplug_problem(vm, drive)
 
 
 @register.simple_tag

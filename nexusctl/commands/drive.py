@@ -115,7 +115,7 @@ def inspect(app: App, drive: str) -> None:
 @click.option("--data", is_flag=True, help="As a data drive; else as its root drive.")
 @click.option("--read-only", is_flag=True)
 @click.option("--delete-with-vm/--keep", default=None, help="Whether it goes with the VM.")
-@dry_run_option
+@work_options
 @pass_app
 def attach(
     app: App,
@@ -126,25 +126,27 @@ def attach(
     delete_with_vm: bool | None,
     work: Work,
 ) -> None:
-    """Put a drive into a VM at rest."""
+    """Put a drive into a VM; one that runs finds it as a SCSI disk, /dev/sda."""
     body: dict[str, Any] = {"vm": vm, "is_root": not data, "read_only": read_only}
     if delete_with_vm is not None:
         body["delete_with_vm"] = delete_with_vm
     row = app.change("POST", f"/drives/{drive}/attach", work, body=body)
-    if row:
+    if row and "steps" in row:
+        show_named(row["subject"])
+    elif row:
         show_named(row)
         output.note(f"It is {_place(row)}.")
 
 
 @drive.command()
 @drive_argument
-@dry_run_option
+@work_options
 @pass_app
 def detach(app: App, drive: str, work: Work) -> None:
-    """Take a drive out of its VM."""
+    """Take a drive out of its VM; the guest must have unmounted it."""
     row = app.change("POST", f"/drives/{drive}/detach", work)
     if row:
-        show_named(row)
+        show_named(row.get("subject", row))
 
 
 @drive.command()

@@ -9,6 +9,7 @@ from drives.models import Drive, Snapshot
 from nexus_site.core import operations
 from nexus_site.core.models import Operation
 from tests.factories import make_snapshot, make_vm, make_vm_snapshot
+from vms.hypervisors.qemu import Qemu
 from vms.models import VM, Attachment, VMSnapshot
 from vms.states import State
 
@@ -152,7 +153,7 @@ def test_a_dry_run_of_a_clone_makes_nothing(world, operator):
 
 def test_a_vm_says_why_drives_cannot_come_and_go(ready, world, operator):
     shown = operator.send("GET", "/vms/hello").json()
-    assert "virtio-mmio" in shown["hotplug_problem"]
+    assert "older Nexus" in shown["hotplug_problem"]
     body = {"vm": "hello", "is_root": False}
     refusal = operator.send("POST", "/drives/spare/attach", body)
     assert refused(refusal) == (409, "no-hotplug")
@@ -171,3 +172,17 @@ def test_a_vm_with_snapshots_is_deleted_with_them_or_not_at_all(world, snapshot,
     assert listed.json()["snapshots"] == ["monday"]
     assert operator.send("DELETE", "/vms/hello?with_snapshots=1").status_code == 202
     assert Operation.objects.get(kind="vm.delete").params["with_snapshots"] is True
+
+
+def test_a_running_vm_takes_a_drive_by_an_operation(ready, world, operator, monkeypatch):
+    monkeypatch.setattr(Qemu, "hotplug_problem", lambda *_: "")
+    made = operator.send("POST", "/drives/spare/attach", {"vm": "hello", "is_root": False})
+    assert made.status_code == 202
+    shown = made.json()
+    assert (shown["kind"], shown["subject"]["name"]) == ("drive.plug", "spare")
+    assert [step["name"] for step in shown["steps"]] == ["modules", "plug", "guest"]
+    assert operator.send("GET", "/drives/spare").json()["vm"]["name"] == "hello"
+    assert refused(operator.send("POST", "/drives/spare/detach")) == (409, "vm-busy")
+    Operation.objects.update(state=Operation.State.SUCCEEDED)
+    made = operator.send("POST", "/drives/spare/detach")
+    assert (made.status_code, made.json()["kind"]) == (202, "drive.unplug")

@@ -162,7 +162,8 @@ def test_a_running_vm_keeps_its_size() -> None:
 
 def test_a_drive_is_attached_as_root_by_default_and_to_one_vm_only() -> None:
     vm, drive = make_vm(root=False), make_drive()
-    assert services.attach_drive(vm, drive).is_root
+    assert services.attach_drive(vm, drive) is None
+    assert vm.attachments.get().is_root
     with pytest.raises(Conflict, match=f"attached to the VM “{vm.name}”"):
         services.attach_drive(make_vm(root=False), drive)
 
@@ -171,15 +172,16 @@ def test_a_second_root_drive_is_refused_a_data_drive_is_not() -> None:
     vm = make_vm()
     with pytest.raises(Conflict, match="root drive already"):
         services.attach_drive(vm, make_drive())
-    assert not services.attach_drive(vm, make_drive(), is_root=False).is_root
+    services.attach_drive(vm, make_drive(), is_root=False)
+    assert not vm.attachments.last().is_root
 
 
-def test_drives_stay_while_the_vm_runs() -> None:
+def test_drives_stay_while_the_vm_runs_without_a_controller_for_them() -> None:
     vm = make_vm(state=State.READY)
     drive = Attachment.objects.get(vm=vm).drive
-    with pytest.raises(Conflict, match="at rest"):
+    with pytest.raises(Conflict, match="cannot lose"):
         services.detach_drive(drive)
-    with pytest.raises(Conflict, match="at rest"):
+    with pytest.raises(Conflict, match="cannot take"):
         services.attach_drive(vm, make_drive(), is_root=False)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,6 @@ class Hypervisor(Protocol):
     @property
     def name(self) -> str: ...
 
-    #: Why disks cannot come and go while a VM runs, for people; empty when they can.
-    hotplug_problem: ClassVar[str]
-
     def probe(self) -> Probe:
         """What works on this host. Slow once (a guest is started), then remembered."""
 
@@ -136,6 +133,24 @@ class Hypervisor(Protocol):
 
     def kill(self, handle: Handle) -> Exit:
         """End the VMM at once (SIGKILL) and wait until it is gone."""
+
+    def hotplug_problem(self, vm_dir: Path, disk_name: str = "") -> str:
+        """Why disks cannot come and go in the VM that runs in this directory, for people.
+
+        With a name: why this disk cannot go. Empty when they can. Touches no VMM.
+        """
+
+    def plug(self, handle: Handle, disk: Disk) -> None:
+        """Give a running guest another disk: a SCSI disk whose serial number is its name.
+
+        It is no error when the guest has it. Raises Retryable when the VMM does not answer.
+        """
+
+    def unplug(self, handle: Handle, disk_name: str) -> None:
+        """Take away a disk that was plugged; the VMM has closed its file then.
+
+        It is no error when the guest does not have it. Raises Retryable like `plug`.
+        """
 
     def cleanup(self, vm_dir: Path) -> None:
         """Remove what an ended VMM left behind (sockets); logs and exit status stay."""

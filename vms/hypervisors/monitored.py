@@ -70,6 +70,11 @@ def exit_of(vm_dir: Path) -> Exit | None:
     return None if handle is None else exit_status(handle)
 
 
+def launched_with(vm_dir: Path) -> list[str]:
+    """The command line of the last VMM of `vm_dir`; nothing when there was none."""
+    return [str(word) for word in (_read(vm_dir / "launch.json") or {}).get("argv", [])]
+
+
 def exit_status(handle: Handle, timeout: float = RECORD_SECONDS) -> Exit | None:
     """How this VMM ended; None while it runs.
 

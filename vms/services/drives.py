@@ -9,11 +9,13 @@ from drives.models import Drive, Snapshot
 from nexus_site.core import events
 from nexus_site.core.errors import Conflict
 from nexus_site.core.models import Operation
-from vms import drivers
+from nexus_site.core.operations import open_operation
 from vms.busy import require_idle
+from vms.drivers import driver_for
 from vms.models import VM, Attachment
+from vms.paths import vm_dir
 from vms.services.rules import open_rollback
-from vms.states import ALIVE, AT_REST
+from vms.states import AT_REST, State
 
 
 @transaction.atomic
@@ -24,8 +26,8 @@ def attach_drive(
     is_root: bool = True,
     read_only: bool = False,
     delete_with_vm: bool | None = None,
-) -> Attachment:
-    """Put a drive into a VM, by default as its root.
+) -> Operation | None:
+    """Put a drive into a VM, by default as its root; returns what plugs it into one that runs.
 
     ``delete_with_vm`` says whether it goes when the VM goes; None leaves that as it is. Raises
     ``Conflict``: it is in a VM already, a second root drive, something works on VM or drive, or
@@ -49,44 +51,63 @@ def attach_drive(
             hint="Attach this one as a data drive (root: false).",
             code="second-root-drive",
         )
-    attachment = Attachment.objects.create(vm=vm, drive=drive, is_root=is_root, read_only=read_only)
+    runs = vm.state not in AT_REST
+    if runs:
+        drive_services.require_ready(drive)
+    Attachment.objects.create(vm=vm, drive=drive, is_root=is_root, read_only=read_only)
     if delete_with_vm is not None and delete_with_vm != drive.delete_with_vm:
         drive_services.set_delete_with_vm(drive, delete_with_vm)
     events.append("drive.attached", drive, vm=vm.ref, vm_name=vm.name, is_root=is_root)
-    return attachment
+    return (
+        _open("drive.plug", f"Attach drive {drive.name} to {vm.name}", vm, drive) if runs else None
+    )
 
 
 @transaction.atomic
-def detach_drive(drive: Drive) -> None:
-    """Take a drive out of its VM; ``Conflict`` as for ``attach_drive``."""
+def detach_drive(drive: Drive) -> Operation | None:
+    """Take a drive out of its VM; returns what unplugs it from one that runs.
+
+    ``Conflict`` as for ``attach_drive``. The operation fails with one (``drive-mounted``), and
+    changes nothing, where the guest uses the drive.
+    """
     attachment = Attachment.objects.select_related("vm").filter(drive=drive).first()
     if attachment is None:
         raise Conflict(f"The drive “{drive.name}” is not attached.", code="drive-not-attached")
-    _require_pluggable(attachment.vm)
+    vm = attachment.vm
+    _require_pluggable(vm, drive)
     drive_services.require_free(drive)
+    if vm.state not in AT_REST:
+        return _open("drive.unplug", f"Detach drive {drive.name} from {vm.name}", vm, drive)
     attachment.delete()
-    events.append("drive.detached", drive, vm=attachment.vm.ref, vm_name=attachment.vm.name)
+    events.append("drive.detached", drive, vm=vm.ref, vm_name=vm.name)
+    return None
 
 
-def hotplug_problem(vm: VM) -> str:
-    """Why drives cannot come and go now; empty when they can."""
+def hotplug_problem(vm: VM, drive: Drive | None = None) -> str:
+    """Why drives cannot come and go now, or why ``drive`` cannot go; empty when they can."""
     if vm.state in AT_REST:
         return ""
-    if vm.state not in ALIVE:
+    if vm.state != State.READY:
         return f"The VM “{vm.name}” is {vm.state}."
-    return drivers.hotplug_problem(vm.hypervisor)
+    return driver_for(vm.hypervisor).hotplug_problem(vm_dir(vm), drive.ref if drive else "")
 
 
-def _require_pluggable(vm: VM) -> None:
-    problem = hotplug_problem(vm)
+def _require_pluggable(vm: VM, drive: Drive | None = None) -> None:
+    problem = hotplug_problem(vm, drive)
     if problem:
+        what = f"lose the drive “{drive.name}”" if drive else "take a drive"
         raise Conflict(
-            f"The VM “{vm.name}” is {vm.state}; only a VM at rest can take or lose a drive.",
+            f"The VM “{vm.name}” is {vm.state} and cannot {what} now.",
             detail=problem,
             hint=f"Stop it first: nexusctl vm stop {vm.name}",
             code="no-hotplug",
         )
     require_idle(vm)
+
+
+def _open(kind: str, title: str, vm: VM, drive: Drive) -> Operation:
+    params = {"vm": vm.ref, "drive": drive.ref}
+    return open_operation(kind, title, subject=drive, params=params)
 
 
 @transaction.atomic

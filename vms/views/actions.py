@@ -83,13 +83,15 @@ def delete(request: Request, ref: str) -> HttpResponse:
 def attach_drive(request: Request, ref: str) -> HttpResponse:
     """Attach a drive to a VM; as its root unless told otherwise."""
     vm, drive = _vm(ref), resolve(Drive.objects.all(), request.POST.get("drive", ""))
-    services.attach_drive(
+    operation = services.attach_drive(
         vm,
         drive,
         is_root=request.POST.get("role", "root") == "root",
         read_only="read_only" in request.POST,
         delete_with_vm="delete_with_vm" in request.POST,
     )
+    if operation:
+        return toast(request, operation.title, operation=operation)
     return toast(request, f"{drive.name} is attached to {vm.name}.")
 
 
@@ -97,5 +99,7 @@ def attach_drive(request: Request, ref: str) -> HttpResponse:
 @page()
 def detach_drive(request: Request, drive_ref: str) -> HttpResponse:
     drive = resolve(Drive.objects.all(), drive_ref)
-    services.detach_drive(drive)
+    operation = services.detach_drive(drive)
+    if operation:
+        return toast(request, operation.title, operation=operation)
     return toast(request, f"{drive.name} is detached.")

@@ -130,7 +130,7 @@ def _snapshots_going(vm: VM) -> QuerySet[Snapshot]:
 def _why_no_plug(vm: VM) -> str:
     """Why no drive can come or go now; empty when one can."""
     problem = services.hotplug_problem(vm)
-    return f"Drives come and go while the VM is at rest. {problem}" if problem else ""
+    return f"No drive can come or go now. {problem}" if problem else ""
 
 
 def _console(request: Request, vm: VM) -> dict[str, Any] | None:

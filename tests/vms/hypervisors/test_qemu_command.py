@@ -69,6 +69,7 @@ def test_sockets_are_relative_so_that_no_path_is_too_long() -> None:
 def test_devices() -> None:
     assert values(command_line(SPEC, QEMU, "tcg", None), "-device") == [
         "virtio-blk-device,drive=disk0,serial=root",
+        "virtio-scsi-device,id=scsi",
         "virtio-serial-device",
         "virtserialport,chardev=agent,name=nexus.agent.0",
         "virtio-net-device,netdev=net,mac=52:54:00:00:00:01",

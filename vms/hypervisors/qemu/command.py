@@ -28,6 +28,7 @@ from vms.hypervisors.qemu.install import install_command
 AGENT_PORT = "nexus.agent.0"
 AGENT_SOCKET = "agent.sock"
 QMP_SOCKET = "qmp.sock"
+SCSI = "scsi"  # the controller that takes disks while the VM runs
 MAX_DISKS = 16
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -47,6 +48,7 @@ def command_line(
         *("-append", " ".join(kernel_arguments(spec, accelerator, tsc_khz))),
         *("-qmp", f"unix:{QMP_SOCKET},server=on,wait=off"),
         *_disks(spec.disks, bus),
+        *("-device", f"virtio-scsi-{bus},id={SCSI}"),
         *("-device", f"virtio-serial-{bus}"),
         *("-chardev", f"socket,id=agent,path={AGENT_SOCKET},server=on,wait=off"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
@@ -117,17 +119,21 @@ def _disks(disks: tuple[Disk, ...], bus: str) -> list[str]:
     guest's flushes are honoured; freed and zeroed blocks go back to the host."""
     words = []
     for index, disk in enumerate(disks):
-        file = {"driver": "file", "filename": str(disk.path), "aio": "threads"}
-        node = {"driver": "raw", "node-name": f"disk{index}", "detect-zeroes": "unmap"}
-        common = {
-            "read-only": disk.read_only,
-            "discard": "unmap",
-            "cache": {"direct": False, "no-flush": False},
-        }
-        blockdev = node | common | {"file": file | common}
-        words += ["-blockdev", json.dumps(blockdev)]
+        words += ["-blockdev", json.dumps(block_node(disk, f"disk{index}"))]
         words += ["-device", f"virtio-blk-{bus},drive=disk{index},serial={disk.name}"]
     return words
+
+
+def block_node(disk: Disk, name: str) -> dict[str, object]:
+    """QEMU's block device for a disk, on the command line and over QMP alike."""
+    file = {"driver": "file", "filename": str(disk.path), "aio": "threads"}
+    node = {"driver": "raw", "node-name": name, "detect-zeroes": "unmap"}
+    common = {
+        "read-only": disk.read_only,
+        "discard": "unmap",
+        "cache": {"direct": False, "no-flush": False},
+    }
+    return node | common | {"file": file | common}
 
 
 def _bus(qemu: QemuBinary) -> str:

@@ -6,12 +6,11 @@ import threading
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 from nexus_site.core.errors import Broken, Conflict, Retryable
 from vms.hypervisors import monitored
-from vms.hypervisors.base import Exit, Handle, Probe, Problem, VmmSpec
-from vms.hypervisors.qemu import qmp
+from vms.hypervisors.base import Disk, Exit, Handle, Probe, Problem, VmmSpec
+from vms.hypervisors.qemu import hotplug, qmp
 from vms.hypervisors.qemu.binary import QemuBinary, find_qemu
 from vms.hypervisors.qemu.command import AGENT_SOCKET, QMP_SOCKET, command_line, kernel_file
 from vms.hypervisors.qemu.kvm import kvm_problem
@@ -28,10 +27,6 @@ class Qemu:
     """
 
     name = "qemu"
-    hotplug_problem: ClassVar[str] = (
-        "QEMU's microvm machine has its disks at fixed places in memory (virtio-mmio), and the "
-        "q35 machine that stands in for it has them on the root bus: both are set at the start."
-    )
 
     def __init__(
         self,
@@ -104,6 +99,17 @@ class Qemu:
     def kill(self, handle: Handle) -> Exit:
         return monitored.kill(handle)
 
+    def hotplug_problem(self, vm_dir: Path, disk_name: str = "") -> str:
+        return hotplug.problem(vm_dir, disk_name)
+
+    def plug(self, handle: Handle, disk: Disk) -> None:
+        self._require_running(handle)
+        hotplug.plug(handle.vm_dir, disk)
+
+    def unplug(self, handle: Handle, disk_name: str) -> None:
+        self._require_running(handle)
+        hotplug.unplug(handle.vm_dir, disk_name)
+
     def cleanup(self, vm_dir: Path) -> None:
         monitored.cleanup(vm_dir)
 
@@ -111,12 +117,15 @@ class Qemu:
         return vm_dir / AGENT_SOCKET
 
     def _control(self, handle: Handle, command: str, expected: str) -> None:
-        if not monitored.is_running(handle):
-            raise Conflict("The VM does not run any more.", code="vmm-ended")
+        self._require_running(handle)
         qmp.ask(handle.vm_dir, command)
         now = qmp.status(handle.vm_dir)
         if now != expected:
             raise Conflict(f"The VM is {now}, not {expected}.", code="vmm-state")
+
+    def _require_running(self, handle: Handle) -> None:
+        if not monitored.is_running(handle):
+            raise Conflict("The VM does not run any more.", code="vmm-ended")
 
     def _accelerator(
         self, kernel: Path | None, bzimage: Path | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,13 +15,14 @@ from nexus_site.core.errors import Retryable
 from vms.hypervisors.qemu.command import QMP_SOCKET
 
 ANSWER_SECONDS = 15.0
+Command = str | tuple[str, Mapping[str, object]]  # with its arguments
 
 # The library logs every lost connection as an error; we raise it instead.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
 
-def ask(vm_dir: Path, *commands: str, timeout: float = ANSWER_SECONDS) -> list[object]:
-    """Run commands without arguments in one conversation; their return values.
+def ask(vm_dir: Path, *commands: Command, timeout: float = ANSWER_SECONDS) -> list[object]:
+    """Run commands in one conversation; their return values.
 
     Raises Retryable when QEMU cannot be reached, refuses one, or takes over `timeout` seconds.
     QEMU talks to one client at a time: another one's conversation is waited for.
@@ -48,10 +49,11 @@ def status(vm_dir: Path, timeout: float = ANSWER_SECONDS) -> str:
     return str(cast("dict[str, object]", answer)["status"])
 
 
-async def _converse(address: str, commands: Sequence[str]) -> list[object]:
+async def _converse(address: str, commands: Sequence[Command]) -> list[object]:
     client = QMPClient()
     await client.connect(address)
     try:
-        return [await client.execute(command) for command in commands]
+        named = [(one, None) if isinstance(one, str) else one for one in commands]
+        return [await client.execute(name, arguments) for name, arguments in named]
     finally:
         await client.disconnect()

@@ -9,10 +9,12 @@ import (
 // returns before answering becomes the answer.
 var operations = map[string]func(*Agent, *call) error{
 	"configure": (*Agent).configure,
+	"disk":      (*Agent).disk,
 	"echo":      (*Agent).echo,
 	"exec":      (*Agent).exec,
 	"freeze":    (*Agent).freeze,
 	"heartbeat": (*Agent).heartbeat,
+	"load":      (*Agent).load,
 	"shutdown":  (*Agent).shutdown,
 	"thaw":      (*Agent).thaw,
 }

@@ -20,6 +20,8 @@ type System interface {
 	FileSystems() ([]*FileSystem, error)
 	// Sync writes all disks out.
 	Sync()
+	// LoadModule puts a kernel module into the kernel; one that is there already is fine.
+	LoadModule(name string, image []byte) error
 	// Shutdown ends the guest. It returns only if that failed.
 	Shutdown(mode Mode, hasInit bool, grace time.Duration) error
 }
