@@ -17,6 +17,7 @@ from nexus_site.core import operations
 from nexus_site.core.models import Operation
 from tests.factories import make_drive, make_image, make_snapshot, make_vm, make_vm_snapshot
 from tests.web.conftest import htmx, make_ready_vm
+from vms.hypervisors.qemu import Qemu
 from vms.models import Attachment
 
 pytestmark = pytest.mark.usefixtures("nudges")
@@ -341,3 +342,18 @@ def test_an_onlooker_may_look_and_not_touch(onlooker: Client, data: Drive) -> No
         assert onlooker.post(f"/snapshots/first/{verb}/", headers=DIALOG).status_code == 403, verb
     assert onlooker.post("/drives/data/keep/").status_code == 403
     assert onlooker.get("/drives/import/").status_code == 403
+
+
+def test_a_running_vm_takes_a_drive_and_the_page_shows_the_operation(
+    client: Client, data: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = make_ready_vm(name="hello")
+    address = f"/vms/{vm.ref}/attach/"
+    fields = {"drive": data.ref, "role": "data"}
+    refused = client.post(address, fields, headers=htmx("form"))
+    assert "cannot take a drive now" in refused.content.decode()
+    monkeypatch.setattr(Qemu, "hotplug_problem", lambda *_: "")
+    said = client.post(address, fields, headers=htmx("form")).content.decode()
+    operation = Operation.objects.get(kind="drive.plug")
+    assert "Attach drive data to hello" in said
+    assert operation.ref in said
