@@ -20,6 +20,7 @@ from nexus_site.core import events
 from nexus_site.core.api import admin_router
 from nexus_site.core.api import router as core_router
 from nexus_site.core.errors import NotFound
+from nexus_site.core.life import worker_life
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operations
 from nexus_site.core.problems import (
@@ -29,6 +30,8 @@ from nexus_site.core.problems import (
     with_problem_405,
 )
 from nexus_site.core.schemas import Problem
+from nexus_site.health_api import WorkerOut
+from nexus_site.health_api import router as health_router
 from nexusctl import __version__
 from vms import services as vm_services
 from vms.api import drive_router as vm_drives_router
@@ -111,6 +114,7 @@ class StatusOut(Schema):
     version: str
     vms: dict[str, int]
     operations: dict[str, int]
+    worker: WorkerOut
     host: HostOut
     last_event: int
 
@@ -125,6 +129,7 @@ def get_status(request: HttpRequest) -> dict[str, Any]:
             state: open_operations().filter(state=state).count()
             for state in (Operation.State.QUEUED, Operation.State.RUNNING)
         },
+        "worker": worker_life(),
         "host": vm_services.host_capacity(),
         "last_event": events.last_seq(),
     }
@@ -160,6 +165,7 @@ for router in (
     builds_router,
     core_router,
     status_router,
+    health_router,
     admin_router,
     last_router,
 ):

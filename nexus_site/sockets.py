@@ -7,9 +7,10 @@ from django.urls import path
 
 from builds.consumers import BuildLogConsumer
 from nexus_site.core.consumers import EventConsumer, pulses, same_origin
+from nexus_site.core.life import WorkerPulse
 from vms.consumers import ConsoleConsumer, Heartbeats
 
-pulses.append(Heartbeats())
+pulses += [Heartbeats(), WorkerPulse()]
 sockets = same_origin(
     URLRouter(
         [

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
 from nexus_site.api import api
-from nexus_site.views import account, operations, overview, session
+from nexus_site.views import account, health, operations, overview, session
 
 
 def healthz(request: HttpRequest) -> HttpResponse:
@@ -30,6 +30,8 @@ urlpatterns = [
     path("operations/<str:ref>/toast/", operations.operation_toast, name="operation-toast"),
     path("operations/<str:ref>/cancel/", operations.cancel_operation, name="cancel-operation"),
     path("events/", operations.event_list, name="events"),
+    path("health/", health.health, name="health"),
+    path("health/look/", health.look_again, name="look-again"),
     path("", include("vms.urls")),
     path("", include("drives.urls")),
     path("", include("images.urls")),

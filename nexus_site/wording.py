@@ -138,6 +138,7 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "snapshot.changed": _drive_changed,
     "snapshot.deleted": "was deleted",
     "storage.changed": _storage_changed,
+    "host.probed": "has looked at this host",
     "image.created": "was created",
     "image.renamed": lambda data: f"was renamed; it was “{data.get('before', '?')}”",
     "image.deleted": "was deleted",

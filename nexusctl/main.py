@@ -17,7 +17,7 @@ from nexusctl.commands.provider import provider
 from nexusctl.commands.rootfs import kernel, rootfs
 from nexusctl.commands.snapshot import snapshot
 from nexusctl.commands.storage import storage
-from nexusctl.commands.system import event, sign_in_link, status, version
+from nexusctl.commands.system import doctor, event, sign_in_link, status, version
 from nexusctl.commands.template import template
 from nexusctl.commands.vm import vm
 from nexusctl.errors import FAILED, INTERRUPTED
@@ -37,6 +37,7 @@ COMMANDS = (
     operation,
     event,
     status,
+    doctor,
     sign_in_link,
     version,
 )

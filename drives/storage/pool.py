@@ -64,7 +64,7 @@ def check_pool(data_dir: Path, size_bytes: int) -> None:
             code="needs-root",
         )
     for tool in ("mkfs.btrfs", "mount"):
-        _find(tool)
+        find_tool(tool)
 
 
 def create_pool(data_dir: Path, size_bytes: int) -> Path:
@@ -150,7 +150,8 @@ def _by_hand(data_dir: Path, size_bytes: int) -> str:
     return f"sudo sh -c {shlex.quote(script)}"
 
 
-def _find(tool: str) -> str:
+def find_tool(tool: str) -> str:
+    """Where a tool of pools is; ``Broken`` (``tool-missing``) with what installs it."""
     path = shutil.which(tool, path=search_path())
     if path is None:
         package = "btrfs-progs" if tool == "mkfs.btrfs" else "util-linux"
@@ -165,7 +166,7 @@ def _find(tool: str) -> str:
 
 def _run(tool: str, *arguments: str) -> None:
     done = subprocess.run(
-        [_find(tool), *arguments],
+        [find_tool(tool), *arguments],
         env={"PATH": search_path(), "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -17,10 +17,8 @@ from pathlib import Path
 from nexus_site.core.errors import MAX_DETAIL, Broken, NexusError, NotFound, Retryable
 
 APT_HELPER = "/usr/lib/apt/apt-helper"
-INSTALL_HINT = (
-    "Run `apt-get install -y --no-install-recommends mmdebstrap uidmap debian-archive-keyring` "
-    "as root, then try again."
-)
+INSTALL = "apt-get install -y --no-install-recommends mmdebstrap uidmap debian-archive-keyring"
+INSTALL_HINT = f"Run `{INSTALL}` as root, then try again."
 
 _LOOK_EVERY = 0.2  # seconds
 _MAX_READ = 65_536

@@ -54,6 +54,8 @@ _COLOURS = {
     "done": "green",
     "skipped": "secondary",
     "undone": "orange",
+    "fine": "green",
+    "limited": "orange",
 }
 _BUSY = {"running", "creating", "deleting"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
+from nexus_site import health
 from nexus_site.core.htmx import Request, page, render_page
 from nexus_site.core.models import Event
 from nexus_site.core.operations import open_operations
@@ -12,6 +13,7 @@ from vms import services
 from vms.states import ALIVE, TRANSIENT, State
 
 FRAGMENTS = (
+    "overview/_health.html",
     "overview/_counts.html",
     "overview/_host.html",
     "overview/_running.html",
@@ -33,6 +35,7 @@ def overview(request: Request) -> HttpResponse:
         "trouble": counts[State.CRASHED] + counts[State.FAILED] + counts[State.UNREACHABLE],
         "counts": {state: number for state, number in counts.items() if number},
         "host": services.host_capacity,
+        "health": health.report,
         "running": open_operations().reverse()[:6],
         "events": Event.objects.exclude(kind__in=NO_NEWS)[:EVENTS_SHOWN],
     }

@@ -1,4 +1,4 @@
-"""nexusctl status, version, sign-in-link, event …"""
+"""nexusctl status, doctor, version, sign-in-link, event …"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from nexusctl import __version__, output
 from nexusctl.app import App, Command, Group, pass_app
-from nexusctl.errors import Unreachable
+from nexusctl.errors import FAILED, Unreachable
 from nexusctl.formatting import mib, size, when
 
 
@@ -18,6 +18,22 @@ from nexusctl.formatting import mib, size, when
 def status(app: App) -> None:
     """Show the server at a glance."""
     app.answer(app.client.get("/status"), show_status)
+
+
+@click.command(cls=Command)
+@click.option("--again", is_flag=True, help="Have the worker look first.")
+@pass_app
+def doctor(app: App, again: bool) -> None:
+    """Show what this host has for Nexus, what it lacks, and how to put that right.
+
+    Ends with 1 when something that Nexus needs is missing.
+    """
+    if again and app.client.get("/status")["worker"]["alive"]:  # else nobody would look
+        app.client.call("POST", "/doctor", query={"wait": 60})
+    report = app.client.get("/doctor")
+    app.answer(report, show_report)
+    if report["state"] == "missing":
+        raise click.exceptions.Exit(FAILED)
 
 
 @click.command(cls=Command)
@@ -95,6 +111,7 @@ def show_status(row: dict[str, Any]) -> None:
     output.facts(
         [
             ("server", f"Nexus {row['version']}"),
+            ("worker", _worker(row["worker"])),
             ("vms", vms or "none"),
             ("operations", f"{work['running']} running, {work['queued']} queued"),
             ("cpus", f"{host['cpus']}, {host['cpus_assigned']} assigned to VMs"),
@@ -110,3 +127,35 @@ def show_status(row: dict[str, Any]) -> None:
             ("load", f"{host['load_1m']:.2f}"),
         ]
     )
+
+
+def _worker(worker: dict[str, Any]) -> str:
+    if worker["alive"]:
+        return f"running since {when(worker['since'])}"
+    if worker["since"]:
+        return output.style("down", fg="red") + f", last seen {when(worker['since'])}"
+    return output.style("down", fg="red") + ", never seen"
+
+
+_MARKS: dict[str, dict[str, str]] = {
+    "fine": {"text": "✓", "fg": "green"},
+    "limited": {"text": "!", "fg": "yellow"},
+    "missing": {"text": "✗", "fg": "red"},
+}
+
+
+def show_report(report: dict[str, Any]) -> None:
+    width = max(len(found["title"]) for found in report["findings"])
+    for found in report["findings"]:
+        mark = output.style(**_MARKS[found["state"]])
+        data = [found["found"]]
+        if found["state"] != "fine":
+            data += [found["meaning"], found["fix"]]
+        first, *more = [output.visible(line) for line in data if line]
+        output.data(f"{mark} {found['title'].ljust(width)}  {first}")
+        if found["command"] and found["state"] != "fine":
+            more.append(f"$ {output.visible(found['command'])}")
+        for line in more:
+            output.data(f"{' ' * (width + 4)}{line}")
+    looked = when(report["looked_at"]) if report["looked_at"] else "never"
+    output.note(f"The worker looked: {looked}. Look again: nexusctl doctor --again")

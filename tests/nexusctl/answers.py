@@ -270,6 +270,7 @@ STATUS: Row = {
     "version": "0.1.0",
     "vms": {"created": 0, "ready": 1, "stopped": 1},
     "operations": {"queued": 0, "running": 2},
+    "worker": {"alive": True, "pid": 4711, "since": "2026-07-29T11:00:00Z"},
     "host": {
         "cpus": 8,
         "cpus_assigned": 2,
@@ -281,6 +282,56 @@ STATUS: Row = {
         "load_1m": 0.42,
     },
     "last_event": 7,
+}
+NO_WORKER: Row = {"alive": False, "pid": None, "since": None}
+DOCTOR: Row = {
+    "state": "limited",
+    "looked_at": "2026-07-29T11:59:00Z",
+    "findings": [
+        {
+            "key": "worker",
+            "title": "Worker",
+            "state": "fine",
+            "found": "Runs (pid 4711) since 2026-07-29 11:00:00 UTC",
+            "meaning": "",
+            "fix": "",
+            "command": "",
+        },
+        {
+            "key": "kvm",
+            "title": "KVM",
+            "state": "limited",
+            "found": "There is no /dev/kvm",
+            "meaning": "VMs run in emulation.",
+            "fix": "Load the module.",
+            "command": "sudo modprobe kvm_intel \x1b[2J",
+        },
+    ],
+}
+NO_WORKER: Row = {"alive": False, "pid": None, "since": None}
+DOCTOR: Row = {
+    "state": "limited",
+    "looked_at": "2026-07-29T11:59:00Z",
+    "findings": [
+        {
+            "key": "worker",
+            "title": "Worker",
+            "state": "fine",
+            "found": "Runs (pid 4711) since 2026-07-29 11:00:00 UTC",
+            "meaning": "",
+            "fix": "",
+            "command": "",
+        },
+        {
+            "key": "kvm",
+            "title": "KVM",
+            "state": "limited",
+            "found": "There is no /dev/kvm",
+            "meaning": "VMs run in emulation.",
+            "fix": "Load the module.",
+            "command": "sudo modprobe kvm_intel \x1b[2J",
+        },
+    ],
 }
 
 

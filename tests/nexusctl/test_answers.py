@@ -21,6 +21,7 @@ from images.providers_api import FieldOut, ProviderOut, ProviderTypeOut
 from images.schemas import ImageDetail, ImageOut, KernelOut, RootfsOfferOut, RootfsOut
 from nexus_site.api import StatusOut
 from nexus_site.core.schemas import EventOut, OperationOut, Plan, Problem
+from nexus_site.health_api import DoctorOut, FindingOut
 from tests.nexusctl import answers as a
 from tests.nexusctl import drive_answers as d
 from vms.schemas import TransitionOut, VMDetail, VMOut
@@ -59,6 +60,8 @@ from vms.schemas import TransitionOut, VMDetail, VMOut
         (KernelOut, a.KERNEL),
         (EventOut, a.EVENT),
         (StatusOut, a.STATUS),
+        (DoctorOut, a.DOCTOR),
+        *((FindingOut, row) for row in a.DOCTOR["findings"]),
         (OperationOut, a.operation("running", a.step("x", "X", "running"))),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -268,6 +268,7 @@ def test_status(server, nexusctl):
     server.on("GET", "/status", a.STATUS)
     assert nexusctl("status").out == text("""
         server      Nexus 0.1.0
+        worker      running since 2026-07-29T11:00:00.0Z
         vms         1 ready, 1 stopped
         operations  2 running, 0 queued
         cpus        8, 2 assigned to VMs

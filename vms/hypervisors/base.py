@@ -85,10 +85,11 @@ class Exit:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something a host lacks, and the exact way to put it right."""
+    """Something a host lacks, and the exact way to put it right: in words, and to type."""
 
     text: str
     fix: str
+    command: str = ""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def test_kvm_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     problem = kvm.kvm_problem(FAKE, None, tmp_path)
     assert problem is not None
     assert "may not open" in problem.text
-    assert problem.fix.startswith("sudo usermod -aG ")
+    assert problem.command.startswith("sudo usermod -aG ")
 
 
 @pytest.fixture

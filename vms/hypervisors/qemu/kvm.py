@@ -110,12 +110,14 @@ def _no_access() -> Problem | None:
         return Problem(
             "There is no /dev/kvm, so VMs run in emulation, several times slower.",
             "Turn on virtualization in the machine's firmware (on a cloud machine: nested "
-            "virtualization), then: sudo modprobe kvm_intel || sudo modprobe kvm_amd",
+            "virtualization), then load the module.",
+            "sudo modprobe kvm_intel || sudo modprobe kvm_amd",
         )
     if not os.access(KVM, os.R_OK | os.W_OK):
         return Problem(
             "Nexus may not open /dev/kvm, so VMs run in emulation, several times slower.",
-            f"sudo usermod -aG {_kvm_group()} $USER, then sign in again.",
+            "Join the group that may, sign in again, and restart Nexus.",
+            f"sudo usermod -aG {_kvm_group()} $USER",
         )
     return None
 

@@ -1,0 +1,106 @@
+"""The health of this host: what every room's probes have found.
+
+What takes long (programs are started, file systems tried) the worker finds when it starts,
+every ten minutes and when asked to, and keeps in a ``Setting``; the rest is found as one looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+import drives.health
+import guest_agent.health
+import images.health
+import vms.health
+from nexus_site.core import events, health
+from nexus_site.core.errors import as_nexus_error
+from nexus_site.core.health import Finding, State
+from nexus_site.core.life import WorkerLife, worker_life
+from nexus_site.core.models import Operation, Setting
+from nexus_site.core.operations import open_operation, open_operations
+from nexus_site.core.steps import Plan, Run, Step
+
+KEY = "host.findings"
+KIND = "host.probe"
+#: What is asked, in the order in which it is shown; those of the worker start programs.
+PROBES: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
+    ("Running VMs", vms.health.findings),
+    ("Guest agent", guest_agent.health.findings),
+    ("Drives", drives.health.findings),
+    ("Images", images.health.findings),
+    ("Database", lambda: [health.database_finding(), health.user_finding()]),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """``looked_at``: when the worker looked, None for not yet. ``life``: the worker's."""
+
+    findings: list[Finding]
+    looked_at: datetime | None
+    life: WorkerLife
+
+    @property
+    def state(self) -> State:
+        """The worst of all findings."""
+        states: tuple[State, ...] = ("missing", "limited")
+        return next((state for state in states if self.having(state)), "fine")
+
+    @property
+    def missing(self) -> list[Finding]:
+        return self.having("missing")
+
+    def having(self, state: State) -> list[Finding]:
+        return [finding for finding in self.findings if finding.state == state]
+
+
+def report() -> Report:
+    """What is known now; two queries, and nothing is started."""
+    life = worker_life()
+    kept = Setting.objects.filter(pk=KEY).first()
+    value: dict[str, Any] = kept.value if kept else {"at": "", "findings": []}
+    quick = [health.worker_finding(life), health.queue_finding(), health.data_dir_finding()]
+    found = [Finding(**finding) for finding in value["findings"]]
+    return Report([*quick, *found], parse_datetime(value["at"]), life)
+
+
+def look() -> list[Finding]:
+    """Ask every probe that takes long, and keep the answers. For the worker."""
+    found = [finding for title, probe in PROBES for finding in _asked(title, probe)]
+    value = {"at": timezone.now().isoformat(), "findings": [asdict(one) for one in found]}
+    Setting.objects.update_or_create(pk=KEY, defaults={"value": value})
+    return found
+
+
+def look_again() -> Operation:
+    """Have the worker look now; while it is about to, that operation."""
+    under_way = open_operations().filter(kind=KIND).first()
+    return under_way or open_operation(KIND, "Look at this host")
+
+
+def plan(operation: Operation) -> Plan:
+    return [Step("look", "Ask every probe", _look)]
+
+
+def _look(run: Run) -> str:
+    found = look()
+    events.append("host.probed", run.operation, operation_kind=KIND)
+    problems = sum(finding.state != "fine" for finding in found)
+    return f"{len(found)} answers, {problems} of them not fine"
+
+
+def _asked(title: str, probe: Callable[[], list[Finding]]) -> list[Finding]:
+    """A probe that fails is a finding too, and keeps no other from being asked."""
+    try:
+        return probe()
+    except Exception as failure:
+        error = as_nexus_error(failure)
+        key = title.lower().replace(" ", "-")
+        said = f"The probe failed: {error.text} {error.detail}".strip()
+        return [Finding(f"{key}-probe", title, "limited", said, fix=error.hint)]
