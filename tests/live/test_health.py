@@ -26,6 +26,14 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture
+def workers(server: Server) -> Iterator[Workers]:
+    """Its worker, which the test leaves running."""
+    workers = Workers(server)
+    yield workers
+    workers.kill()
+
+
 def _browser(server: Server) -> Callable[[str], str]:
     """Somebody who is signed in and looks at pages."""
     cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
@@ -52,8 +60,8 @@ def _until(found: Callable[[], Any], what: str) -> None:
         time.sleep(0.1)
 
 
-def test_a_killed_worker_is_said_and_its_return_too(server: Server) -> None:
-    browser, workers = _browser(server), Workers(server)
+def test_a_killed_worker_is_said_and_its_return_too(server: Server, workers: Workers) -> None:
+    browser = _browser(server)
     token = (server.data_dir / "token").read_text().strip()
     here = ("--server", server.url, "--token", token)  # no nexusd says where
     workers.start()
@@ -77,4 +85,3 @@ def test_a_killed_worker_is_said_and_its_return_too(server: Server) -> None:
     assert "<strong>Worker:</strong>" not in browser("/")
     again = server.ctl("doctor", "--again", *here)
     assert again["state"] in ("fine", "limited")
-    workers.kill()
