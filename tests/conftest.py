@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         kind = item.path.relative_to(Path(__file__).parent).parts[0]
         if kind in REAL:
             item.add_marker(pytest.mark.live if kind == "live" else pytest.mark.browser)
-            item.add_marker(pytest.mark.xdist_group("live"))
+            if item.get_closest_marker("xdist_group") is None:  # else it has a server of its own
+                item.add_marker(pytest.mark.xdist_group("live"))
             item.add_marker(pytest.mark.timeout(900))
 
 

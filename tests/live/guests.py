@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from bench.server import Server
 from guest_agent import transports
 from guest_agent.connection import AgentConnection
 from tests.servers import PATIENCE, wait_for_state
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def apart(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what runs an event loop; a browser's test may have left one in this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call, *args, **kwargs).result()
 
 
 class Guest:
@@ -23,8 +32,7 @@ class Guest:
 
     def sh(self, script: str) -> str:
         """What a shell script prints; it must succeed."""
-        with ThreadPoolExecutor(1) as thread:  # a browser's test may have left a loop in this one
-            return thread.submit(self._run_alone, script).result()
+        return apart(self._run_alone, script)
 
     def _run_alone(self, script: str) -> str:
         return asyncio.run(asyncio.wait_for(self._run(script), PATIENCE))

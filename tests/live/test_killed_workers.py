@@ -18,7 +18,7 @@ from bench.server import Server, running_server
 from nexus_site.daemon import programs
 from tests.servers import PATIENCE
 
-pytestmark = pytest.mark.live
+pytestmark = pytest.mark.xdist_group("killed-workers")
 
 KILLS = 50
 MIB = 1 << 20
@@ -99,15 +99,16 @@ def ask(server: Server, method: str, path: str, **body: Any) -> None:
         assert answer.status < 500, f"{method} {path}: {answer.read()!r}"
 
 
-def names(server: Server, kind: str) -> list[str]:
-    return [row["name"] for row in server.get(f"/v1/{kind}?limit=200")["items"]]
+def rows(server: Server, kind: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.get(f"/v1/{kind}?limit=200")["items"]
+    return found
 
 
 def ask_for_anything(server: Server, rng: random.Random) -> None:
     """One change to drives and snapshots, whatever they are now."""
-    drives, snapshots = names(server, "drives"), names(server, "snapshots")
-    drive = rng.choice(drives) if drives else ""
-    snapshot = rng.choice(snapshots) if snapshots else ""
+    drives, snapshots = rows(server, "drives"), rows(server, "snapshots")
+    drive = rng.choice(drives)["name"] if drives else ""
+    snapshot = rng.choice(snapshots) if snapshots else None
     size = 8192 + rng.randrange(1, 4096)
     changes: list[tuple[str, str, dict[str, Any]]] = [
         ("POST", "/drives", {"image": "alpine"}),
@@ -122,11 +123,11 @@ def ask_for_anything(server: Server, rng: random.Random) -> None:
             ("DELETE", f"/drives/{drive}?with_snapshots=1", {}),
         ]
     if snapshot:
-        of = server.get(f"/v1/snapshots/{snapshot}")["drive"]["name"]
+        name, of = snapshot["name"], snapshot["drive"]["name"]
         changes += [
-            ("POST", "/drives", {"snapshot": snapshot}),
-            ("POST", f"/drives/{of}/rollback", {"snapshot": snapshot}),
-            ("DELETE", f"/snapshots/{snapshot}", {}),
+            ("POST", "/drives", {"snapshot": name}),
+            ("POST", f"/drives/{of}/rollback", {"snapshot": name}),
+            ("DELETE", f"/snapshots/{name}", {}),
         ]
     method, path, body = rng.choice(changes)
     ask(server, method, path, **body)
@@ -188,9 +189,9 @@ def test_fifty_kills_of_the_worker_leave_nothing_wrong(server: Server) -> None:
 def assert_rows_and_files_agree(server: Server) -> None:
     """Said without the words of ``storage check``."""
     for kind, directory in (("drives", "drives"), ("snapshots", "drives/snapshots")):
-        rows = server.get(f"/v1/{kind}?limit=200")["items"]
-        assert {row["state"] for row in rows} <= {"ready"}
-        sizes = {row["id"]: row["size_bytes"] for row in rows}
+        there = rows(server, kind)
+        assert {row["state"] for row in there} <= {"ready"}
+        sizes = {row["id"]: row["size_bytes"] for row in there}
         assert sizes == sizes_of_files(server, directory)
 
 

@@ -213,7 +213,7 @@ def test_a_drive_is_attached_as_data_and_goes_with_the_vm(client: Client, vm: VM
 def test_a_running_vm_says_why_no_drive_comes_or_goes(client: Client) -> None:
     make_ready_vm(name="hello")
     page = _html(client, "/vms/hello/")
-    assert "Drives come and go while the VM is at rest." in page
+    assert "older Nexus" in page
     assert re.search(r'data-opens="attach-dialog" aria-disabled="true" title="[^"]+"', page)
 
 
