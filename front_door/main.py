@@ -13,7 +13,12 @@ from front_door.down import down
 from front_door.paths import PYTHON, ROOT, extend_path
 from front_door.server import Server
 from front_door.steps import Terminal, step
-from front_door.tools import ensure_browser, ensure_file_systems, ensure_mmdebstrap
+from front_door.tools import (
+    ensure_browser,
+    ensure_file_systems,
+    ensure_mmdebstrap,
+    ensure_ssh_keygen,
+)
 from front_door.up import prepare, up
 from nexus_site.core.errors import NexusError, as_nexus_error
 from nexus_site.daemon import DEFAULT_PORT, default_data_dir
@@ -93,6 +98,8 @@ def _test(arguments: list[str]) -> int:
         ensure_mmdebstrap(this)
     with step(terminal, "btrfs and XFS") as this:
         ensure_file_systems(this)
+    with step(terminal, "ssh-keygen") as this:
+        ensure_ssh_keygen(this)
     return _call([PYTHON, "-m", "pytest", *(arguments or WHOLE_SUITE)])
 
 

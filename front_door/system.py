@@ -36,6 +36,7 @@ MANAGERS = (
             "mmdebstrap": "mmdebstrap uidmap debian-archive-keyring",
             "btrfs-progs": "btrfs-progs",
             "xfsprogs": "xfsprogs",
+            "openssh-client": "openssh-client",
             "venv": "python3-venv",
         },
     ),
@@ -49,6 +50,7 @@ MANAGERS = (
             "chromium": "chromium",
             "btrfs-progs": "btrfs-progs",
             "xfsprogs": "xfsprogs",
+            "openssh-client": "openssh",
         },
     ),
     Manager(
@@ -61,6 +63,7 @@ MANAGERS = (
             "chromium": "chromium",
             "btrfs-progs": "btrfs-progs",
             "xfsprogs": "xfsprogs",
+            "openssh-client": "openssh-keygen",
         },
     ),
     Manager(
@@ -73,6 +76,7 @@ MANAGERS = (
             "chromium": "chromium",
             "btrfs-progs": "btrfs-progs",
             "xfsprogs": "xfsprogs",
+            "openssh-client": "openssh",
         },
     ),
     Manager(
@@ -85,6 +89,7 @@ MANAGERS = (
             "chromium": "chromium",
             "btrfs-progs": "btrfsprogs",
             "xfsprogs": "xfsprogs",
+            "openssh-client": "openssh-common",
         },
     ),
 )

@@ -120,6 +120,14 @@ def ensure_mmdebstrap(step: Step) -> None:
     step.note = f"missing: tests that make a Debian will fail; `{command}`"
 
 
+def ensure_ssh_keygen(step: Step) -> None:
+    """Find ssh-keygen or install it; tests give it to guests that renew their host keys."""
+    if shutil.which("ssh-keygen") or system.install(step, ["openssh-client"]):
+        return
+    command = system.command_for(["openssh-client"])
+    step.note = f"missing: tests of host keys are skipped; `{command}`"
+
+
 def ensure_file_systems(step: Step) -> None:
     """Find the tools that make btrfs and XFS or install them; without them storage tests fail.
 

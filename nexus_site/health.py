@@ -1,14 +1,15 @@
 """The health of this host: what every room's probes have found.
 
 What takes long (programs are started, file systems tried) the worker finds when it starts,
-every ten minutes and when asked to, and keeps in a ``Setting``; the rest is found as one looks.
+after the first VM, every ten minutes and when asked to, and keeps in a ``Setting``; the rest is
+found as one looks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -25,9 +26,11 @@ from nexus_site.core.life import WorkerLife, worker_life
 from nexus_site.core.models import Operation, Setting
 from nexus_site.core.operations import open_operation, open_operations
 from nexus_site.core.steps import Plan, Run, Step
+from vms.models import Boot
 
 KEY = "host.findings"
 KIND = "host.probe"
+LOOK_EVERY = timedelta(minutes=10)
 #: What is asked, in the order in which it is shown; those of the worker start programs.
 PROBES: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
     ("Running VMs", vms.health.findings),
@@ -76,6 +79,18 @@ def look() -> list[Finding]:
     value = {"at": timezone.now().isoformat(), "findings": [asdict(one) for one in found]}
     Setting.objects.update_or_create(pk=KEY, defaults={"value": value})
     return found
+
+
+def look_when_due() -> None:
+    """Look if the last look is old, or if the first VM has tried KVM and the kernel since."""
+    kept = Setting.objects.filter(pk=KEY).first()
+    at = parse_datetime(kept.value["at"]) if kept else None
+    if at is None or timezone.now() - at >= LOOK_EVERY:
+        look()
+        return
+    hellos = Boot.objects.filter(hello_at__isnull=False)
+    if hellos.exists() and not hellos.filter(hello_at__lte=at).exists():
+        look()
 
 
 def look_again() -> Operation:

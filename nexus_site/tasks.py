@@ -15,9 +15,10 @@ def look_at_host() -> None:
     health.look()
 
 
-@djhuey.db_periodic_task(huey.crontab(minute="*/10"))
+@djhuey.db_periodic_task(huey.crontab())
 def look_at_host_again() -> None:
-    health.look()
+    """Every minute: whether it is time to."""
+    health.look_when_due()
 
 
 register(health.KIND, health.plan)

@@ -170,3 +170,9 @@ def test_missing_file_system_tools_do_not_stop_the_tests(debian, this: Step) -> 
     tools.ensure_file_systems(this)
     assert "tests of storage will fail" in this.note
     assert "sudo apt-get install -y --no-install-recommends btrfs-progs xfsprogs" in this.note
+
+
+def test_a_missing_ssh_keygen_does_not_stop_the_tests(debian, this: Step) -> None:
+    tools.ensure_ssh_keygen(this)
+    assert "tests of host keys are skipped" in this.note
+    assert "sudo apt-get install -y --no-install-recommends openssh-client" in this.note

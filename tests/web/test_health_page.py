@@ -17,7 +17,9 @@ from nexus_site.core import operations
 from nexus_site.core.health import Finding
 from nexus_site.core.life import write_beat
 from nexus_site.core.models import Operation, Setting
+from tests.factories import make_vm
 from tests.web.conftest import htmx, make_operation
+from vms.models import Boot
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nudges")]
 
@@ -40,6 +42,26 @@ def _found(*findings: Finding) -> None:
 
 def _page(client: Client, address: str = "/health/") -> str:
     return html.unescape(client.get(address).content.decode())
+
+
+def test_the_worker_looks_when_its_answers_are_old_or_the_first_vm_has_come() -> None:
+    def answers_from(ago: timedelta) -> bool:
+        """Whether it looked, with answers as old as that."""
+        at = (timezone.now() - ago).isoformat()
+        Setting.objects.update_or_create(
+            key=health.KEY, defaults={"value": {"at": at, "findings": []}}
+        )
+        health.look_when_due()
+        return str(Setting.objects.get(key=health.KEY).value["at"]) != at
+
+    assert not answers_from(timedelta(minutes=9))
+    assert answers_from(timedelta(minutes=10))
+    vm = make_vm()
+    Boot.objects.create(vm=vm, number=1, hello_at=timezone.now() - timedelta(minutes=2))
+    assert answers_from(timedelta(minutes=3)), "it has tried KVM since"
+    assert not answers_from(timedelta(minutes=1))
+    Boot.objects.create(vm=vm, number=2, hello_at=timezone.now())
+    assert not answers_from(timedelta(minutes=1)), "only the first one is news"
 
 
 def test_each_probe_says_what_it_found_and_what_to_type(client: Client) -> None:

@@ -48,7 +48,7 @@ def attach_drive(
     if is_root and vm.attachments.filter(is_root=True).exists():
         raise Conflict(
             f"The VM “{vm.name}” has a root drive already.",
-            hint="Attach this one as a data drive (root: false).",
+            hint="Attach this one as a data drive: --data (is_root: false).",
             code="second-root-drive",
         )
     runs = vm.state not in AT_REST
