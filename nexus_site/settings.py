@@ -43,6 +43,8 @@ class NexusSettings(BaseSettings):
     reconcile_interval: float = Field(default=10.0, gt=0)
     shutdown_timeout: float = Field(default=30.0, gt=0)
     image_size_mib: int = Field(default=8192, ge=64)
+    firecracker_releases_url: str = "https://api.github.com"
+    guest_kernel_args: str = ""
     log_level: str = "INFO"
 
     @property

@@ -24,7 +24,7 @@ from images import services as image_services
 from images.formats.disks import RawDisk
 from images.formats.ext4_reader import Ext4
 from nexus_site.core.errors import Broken, Conflict, Invalid, NexusError, Retryable
-from vms.drivers import DEFAULT, driver_for
+from vms.drivers import QEMU, driver_for
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
 from vms.outcomes import PANIC
@@ -43,14 +43,14 @@ AGENT_TIMEOUT = 60.0  # seconds for what the agent does at once, on a busy host
 
 
 class BuildMachines:
-    """Provides ``builds.machines`` with VMs of the default hypervisor."""
+    """Provides ``builds.machines`` with VMs. QEMU runs them: it gives anyone a network."""
 
     @contextmanager
     def boot(
         self, spec: MachineSpec, *, check: Check, note: Callable[[str], None]
     ) -> Iterator[BuildMachine]:
         """A VM for the block; see ``builds.machines.MachineProvider``."""
-        driver = driver_for(DEFAULT)
+        driver = driver_for(QEMU)
         self.discard(spec.directory)
         spec.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         wanted = _vmm_spec(spec)
@@ -74,7 +74,7 @@ class BuildMachines:
 
     def discard(self, directory: Path) -> None:
         """End what runs in ``directory``; see ``builds.machines.MachineProvider``."""
-        driver = driver_for(DEFAULT)
+        driver = driver_for(QEMU)
         found = driver.adopt(directory)
         if isinstance(found, Handle):
             driver.kill(found)
@@ -100,7 +100,7 @@ class BuildMachine:
     def meet(self) -> None:
         """Wait for the agent, then tell it the time and the network."""
         patience = settings.NEXUS.agent_ready_timeout
-        socket = self._driver.agent_socket(self._handle.vm_dir)
+        socket = self._driver.agent_socket(self._handle.vm_dir).path
         self._agent = self._wait(_dial(socket), patience, "did not call")
         wanted = Configuration(hostname=HOSTNAME, time=time.time(), network=Network())
         self._wait(self._agent.configure(wanted, AGENT_TIMEOUT), 2 * AGENT_TIMEOUT, "hangs")
@@ -234,6 +234,8 @@ def _vmm_spec(spec: MachineSpec) -> VmmSpec:
     files = image_services.boot_files(kernel)
     return VmmSpec(
         vm_dir=spec.directory,
+        ref=spec.directory.name,
+        slot=0,
         name=HOSTNAME,
         vcpu_count=spec.vcpu_count,
         mem_size_mib=spec.mem_size_mib,
@@ -242,7 +244,7 @@ def _vmm_spec(spec: MachineSpec) -> VmmSpec:
         initrd=files.initrd,
         disks=(Disk("root", spec.disk),),
         mac=MAC,
-        kernel_args=("nexus.init=none",),
+        kernel_args=("nexus.init=none", *settings.NEXUS.guest_kernel_args.split()),
     )
 
 

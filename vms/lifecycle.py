@@ -22,8 +22,8 @@ from nexus_site.core.models import Operation
 from nexus_site.core.operations import run_child
 from nexus_site.core.steps import Plan, Run, Step
 from vms import live_drives, outcomes, snapshotting, supervision
-from vms.drivers import driver_for
-from vms.hypervisors.base import Disk, Exit, Handle, VmmSpec
+from vms.drivers import choose, driver_of
+from vms.hypervisors.base import Disk, Exit, Handle, RateLimit, VmmSpec
 from vms.models import VM
 from vms.paths import make_vm_dir, remove_vm_dir, vm_dir
 from vms.states import ALIVE, AT_REST, State
@@ -118,7 +118,7 @@ def already_launched(run: Run) -> str | None:
     if run.operation.attempt < 2:
         return None
     vm = vm_of(run)
-    found = driver_for(vm.hypervisor).adopt(vm_dir(vm))
+    found = driver_of(vm).adopt(vm_dir(vm))
     if not isinstance(found, Handle):
         return None
     outcomes.vmm_runs(vm, found)
@@ -128,7 +128,7 @@ def already_launched(run: Run) -> str | None:
 def launch(run: Run) -> str:
     """Start the VMM under its monitor; the VM is ``running`` when it returns."""
     vm = vm_of(run)
-    driver = driver_for(vm.hypervisor)
+    driver = choose(vm)
     if vm.state != State.STARTING:
         raise Conflict(f"The VM “{vm.name}” is {vm.state}; it is not to be started any more.")
     probe = driver.probe()
@@ -144,13 +144,18 @@ def launch(run: Run) -> str:
 def _spec(vm: VM, kernel: Kernel) -> VmmSpec:
     attachments = list(vm.attachments.select_related("drive__image"))
     alone = any(a.is_root and a.drive.image and a.drive.image.init == "none" for a in attachments)
+    limit = RateLimit(_bytes(vm.disk_mib_s), vm.disk_iops)
     disks = tuple(
-        Disk(a.drive.ref, drive_services.require_file(a.drive), a.read_only) for a in attachments
+        Disk(a.drive.ref, drive_services.require_file(a.drive), a.read_only, limit)
+        for a in attachments
     )
     words = [f"nexus.identity={a.drive.ref}" for a in attachments if a.is_root]
+    words += ["nexus.init=none"] if alone else []
     boot_files = image_services.boot_files(kernel)
     return VmmSpec(
         vm_dir=make_vm_dir(vm),
+        ref=vm.ref,
+        slot=vm.slot,
         name=vm.name,
         vcpu_count=vm.vcpu_count,
         mem_size_mib=vm.mem_size_mib,
@@ -159,8 +164,13 @@ def _spec(vm: VM, kernel: Kernel) -> VmmSpec:
         initrd=boot_files.initrd,
         disks=disks,
         mac=vm.mac,
-        kernel_args=(*words, "nexus.init=none") if alone else tuple(words),
+        kernel_args=(*words, *settings.NEXUS.guest_kernel_args.split()),
+        network_limit=RateLimit(_bytes(vm.network_mib_s)),
     )
+
+
+def _bytes(mib: int | None) -> int | None:
+    return None if mib is None else mib << 20
 
 
 def wait_for_agent(run: Run) -> str:
@@ -223,7 +233,7 @@ def already_ended(run: Run) -> str | None:
 def shut_down(run: Run) -> str:
     """Ask the agent, then press the power button, then kill; says which it took."""
     vm = vm_of(run)
-    driver = driver_for(vm.hypervisor)
+    driver = driver_of(vm)
     found = driver.adopt(vm_dir(vm))
     if not isinstance(found, Handle):
         return "the VMM had ended already"
@@ -240,7 +250,7 @@ def shut_down(run: Run) -> str:
 
 
 def _ended_within(vm: VM, seconds: float, run: Run) -> bool:
-    driver = driver_for(vm.hypervisor)
+    driver = driver_of(vm)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if not isinstance(driver.adopt(vm_dir(vm)), Handle):
@@ -254,7 +264,7 @@ def record_end(run: Run) -> str | None:
     vm = vm_of(run)
     if vm.state in AT_REST:
         return None
-    found = driver_for(vm.hypervisor).adopt(vm_dir(vm))
+    found = driver_of(vm).adopt(vm_dir(vm))
     if isinstance(found, Handle):
         raise Broken(
             f"The VMM of “{vm.name}” (pid {found.pid}) cannot be ended.",

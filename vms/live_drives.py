@@ -20,7 +20,7 @@ from nexus_site.core.operations import open_operations
 from nexus_site.core.steps import Run
 from vms import supervision
 from vms.busy import refuse_for, require_unchanged
-from vms.drivers import driver_for
+from vms.drivers import driver_of
 from vms.hypervisors.base import Handle
 from vms.models import VM
 from vms.paths import vm_dir
@@ -126,7 +126,7 @@ def _standing_still(vm: VM, run: Run) -> Iterator[Held]:
     try:
         frozen = freezes and supervision.freeze(vm)
         began = time.monotonic()
-        driver_for(vm.hypervisor).pause(handle)
+        driver_of(vm).pause(handle)
         if frozen and time.monotonic() - asked < supervision.FREEZE_SECONDS:
             held.consistency = Consistency.FROZEN
         _note_pause(vm, held, run)
@@ -150,7 +150,7 @@ def _lock_of(vm: VM) -> threading.RLock:
 
 
 def _running(vm: VM) -> Handle:
-    found = driver_for(vm.hypervisor).adopt(vm_dir(vm))
+    found = driver_of(vm).adopt(vm_dir(vm))
     if vm.state not in ALIVE or not isinstance(found, Handle):
         raise Conflict(
             f"The VM “{vm.name}” is {vm.state}; its drives cannot be copied now.",
@@ -171,7 +171,7 @@ def _note_pause(vm: VM, held: Held, run: Run) -> None:
 
 
 def _go_on(vm: VM, handle: Handle, reason: str) -> None:
-    driver = driver_for(vm.hypervisor)
+    driver = driver_of(vm)
     for tries_left in reversed(range(RESUME_TRIES)):
         try:
             driver.resume(handle)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import count
+from typing import Any
+
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
@@ -13,8 +16,19 @@ from nexus_site.core.models import NamedModel, NexusModel
 from vms.states import Desired, State
 
 
+def free_slot() -> int:
+    """The smallest slot that no VM has."""
+    taken = set(VM.objects.values_list("slot", flat=True))
+    return next(slot for slot in count(1) if slot not in taken)
+
+
 class VM(NamedModel):
     """A microVM. Its ``state`` is written by ``states.move`` alone."""
+
+    class Hypervisor(models.TextChoices):
+        AUTO = "auto", "automatic"
+        FIRECRACKER = "firecracker", "Firecracker"
+        QEMU = "qemu", "QEMU"
 
     state = models.CharField(
         max_length=12, choices=State.choices, default=State.CREATED, db_index=True
@@ -25,7 +39,29 @@ class VM(NamedModel):
     )
     vcpu_count = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1)])
     mem_size_mib = models.PositiveIntegerField(default=512, validators=[MinValueValidator(64)])
-    hypervisor = models.CharField(max_length=20, default="qemu")
+    slot = models.PositiveIntegerField(
+        unique=True,
+        editable=False,
+        help_text="Its number on this host: vsock CID and user ID come from it.",
+    )
+    hypervisor = models.CharField(
+        max_length=20,
+        choices=Hypervisor.choices,
+        default=Hypervisor.AUTO,
+        help_text="What it is to run on; automatic: the best that works here.",
+    )
+    vmm = models.CharField(
+        max_length=20, blank=True, editable=False, help_text="What it runs on, or ran on last."
+    )
+    disk_mib_s = models.PositiveIntegerField(
+        null=True, blank=True, help_text="What each disk may read and write in a second, in MiB."
+    )
+    disk_iops = models.PositiveIntegerField(
+        null=True, blank=True, help_text="How often each disk may do so in a second."
+    )
+    network_mib_s = models.PositiveIntegerField(
+        null=True, blank=True, help_text="What it may send, and receive, in a second, in MiB."
+    )
     kernel = models.ForeignKey(
         Kernel,
         null=True,
@@ -55,6 +91,11 @@ class VM(NamedModel):
         ordering = ["-created_at"]
         verbose_name = "VM"
         verbose_name_plural = "VMs"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self.slot:  # they begin with 1
+            self.slot = free_slot()
+        super().save(*args, **kwargs)
 
     @property
     def image(self) -> Image | None:
@@ -161,6 +202,7 @@ class Boot(NexusModel):
     hello_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     exit = models.JSONField(default=dict)
+    metrics = models.JSONField(default=dict, help_text="The VMM's own counters, as last seen.")
 
     class Meta:
         ordering = ["vm", "-number"]

@@ -17,7 +17,7 @@ from images.models import Kernel
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, NexusError
 from vms.console import console_tail
-from vms.drivers import driver_for
+from vms.drivers import driver_of
 from vms.hypervisors.base import Exit, Handle, Probe
 from vms.models import VM, Boot
 from vms.paths import vm_dir
@@ -29,7 +29,12 @@ PANIC = "Kernel panic - not syncing"
 
 @transaction.atomic
 def open_boot(vm: VM, kernel: Kernel, probe: Probe) -> Boot:
-    """The record of the start under way; an interrupted start goes on with its own."""
+    """The record of the start under way; an interrupted start goes on with its own.
+
+    From now on the VM's VMM is looked for where this driver leaves it.
+    """
+    vm.vmm = probe.name
+    vm.save(update_fields=["vmm"])
     boot = Boot.objects.filter(vm=vm, handle={}, ended_at=None).first()
     if boot is None:
         last = Boot.objects.filter(vm=vm).aggregate(last=Max("number"))["last"] or 0
@@ -125,7 +130,7 @@ def vmm_ended(vm: VM, ended: Exit) -> None:
         else:
             reason = how + (": the guest panicked" if panicked else "")
             try_move(vm, State.CRASHED, reason, detail=post_mortem)
-    driver_for(vm.hypervisor).cleanup(vm_dir(vm))
+    driver_of(vm).cleanup(vm_dir(vm))
 
 
 @transaction.atomic
@@ -138,7 +143,7 @@ def start_failed(vm: VM, error: NexusError) -> None:
 
 def end_vmm(vm: VM) -> Exit:
     """Kill the VM's VMM if one runs, and remove what it left; logs stay."""
-    driver = driver_for(vm.hypervisor)
+    driver = driver_of(vm)
     found = driver.adopt(vm_dir(vm))
     if isinstance(found, Handle):
         found = driver.kill(found)

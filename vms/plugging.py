@@ -25,7 +25,7 @@ from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.steps import Plan, Run, Step
 from vms import supervision
-from vms.drivers import driver_for
+from vms.drivers import driver_of
 from vms.hypervisors.base import Disk, Handle
 from vms.lifecycle import vm_of
 from vms.live_drives import alone_with
@@ -78,7 +78,7 @@ def plug(run: Run) -> None:
     drive = attachment.drive
     disk = Disk(drive.ref, drive_services.require_file(drive), attachment.read_only)
     with _running(run) as (vm, handle):
-        driver_for(vm.hypervisor).plug(handle, disk)
+        driver_of(vm).plug(handle, disk)
 
 
 def wait_for_guest(run: Run) -> str:
@@ -107,7 +107,7 @@ def plug_failed(operation: Operation, error: NexusError) -> None:
     try:
         handle = _pluggable(vm, ref)
         if handle:
-            driver_for(vm.hypervisor).unplug(handle, ref)
+            driver_of(vm).unplug(handle, ref)
     except Exception:
         log.exception("the drive %s stays in %s", ref, vm.name)
         return
@@ -132,7 +132,7 @@ def release(run: Run) -> str:
 
 def unplug(run: Run) -> None:
     with _running(run) as (vm, handle):
-        driver_for(vm.hypervisor).unplug(handle, run.params["drive"])
+        driver_of(vm).unplug(handle, run.params["drive"])
 
 
 def forget(run: Run) -> None:
@@ -173,7 +173,7 @@ def _ask(run: Run, vm: VM, call: Callable[[AgentConnection], Awaitable[T]]) -> T
 
 def _pluggable(vm: VM, ref: str) -> Handle | None:
     """The VM's VMM, if it runs and was not started with the drive."""
-    driver = driver_for(vm.hypervisor)
+    driver = driver_of(vm)
     found = driver.adopt(vm_dir(vm))
     if not isinstance(found, Handle) or driver.hotplug_problem(vm_dir(vm), ref):
         return None

@@ -25,7 +25,7 @@ from nexus_site.core import events
 from nexus_site.core.errors import Broken
 from nexus_site.core.operations import open_operations
 from vms import live_drives, outcomes, supervision
-from vms.drivers import driver_for
+from vms.drivers import driver_of
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
 from vms.paths import vm_dir
@@ -158,7 +158,7 @@ def _look(adopting: bool) -> list[tuple[VM, Handle]]:
     """
     running = []
     for vm in VM.objects.filter(state__in=WITH_VMM):
-        found = driver_for(vm.hypervisor).adopt(vm_dir(vm))
+        found = driver_of(vm).adopt(vm_dir(vm))
         if isinstance(found, Handle):
             if vm.state == State.STARTING and not open_operations(vm).exists():
                 outcomes.vmm_runs(vm, found)

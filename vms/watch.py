@@ -17,9 +17,10 @@ from django.utils import timezone
 from guest_agent import transports
 from guest_agent.connection import AgentConnection
 from guest_agent.messages import Configuration, Heartbeat, Network
+from guest_agent.transports import AgentLine
 from nexus_site.core.errors import NexusError, Retryable
 from vms import live_drives, outcomes, supervision
-from vms.drivers import driver_for
+from vms.drivers import driver_of
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
 from vms.paths import vm_dir
@@ -110,11 +111,11 @@ class Watch:
 
     def _runs(self) -> bool:
         """Whether the process is still the VMM, and not another one under its pid."""
-        found = driver_for(self.vm.hypervisor).adopt(vm_dir(self.vm))
+        found = driver_of(self.vm).adopt(vm_dir(self.vm))
         return isinstance(found, Handle) and found.pid == self.handle.pid
 
     def _exit_record(self) -> Exit:
-        driver = driver_for(self.vm.hypervisor)
+        driver = driver_of(self.vm)
         until = time.monotonic() + 2
         while time.monotonic() < until:
             found = driver.adopt(vm_dir(self.vm))
@@ -126,24 +127,50 @@ class Watch:
     # The agent
 
     async def _follow_agent(self) -> None:
-        """Dial the agent for ever, with growing pauses; stay with it while it answers."""
-        path = driver_for(self.vm.hypervisor).agent_socket(vm_dir(self.vm))
+        """Meet the agent for ever, with growing pauses; stay with it while it answers."""
+        socket = driver_of(self.vm).agent_socket(vm_dir(self.vm))
+        line = transports.open_line(socket.path, guest_dials=socket.guest_dials, uid=socket.uid)
         pause = REDIAL_FIRST
-        while True:
-            reason = "the connection was refused"
-            with contextlib.suppress(OSError):
-                reader, writer = await transports.connect(path)
-                try:
-                    self._agent = await AgentConnection.open(reader, writer, hello_timeout=None)
-                    pause = REDIAL_FIRST
-                    reason = await self._stay()
-                except NexusError as error:
-                    reason = error.text
-                finally:
-                    await self._hang_up()
-            log.debug("agent of %s: %s", self.vm.name, reason)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, REDIAL_MOST)
+        try:
+            while True:
+                reason = "the connection was refused"
+                with contextlib.suppress(OSError):
+                    met, reason = await self._meet(line)
+                    pause = REDIAL_FIRST if met else pause
+                log.debug("agent of %s: %s", self.vm.name, reason)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, REDIAL_MOST)
+        finally:
+            line.close()
+
+    async def _meet(self, line: AgentLine) -> tuple[bool, str]:
+        """One connection from its beginning to its end: whether there was a hello, and why it
+        ended."""
+        reader, writer = await line.connect()
+        superseded = asyncio.create_task(line.superseded())
+        talk = asyncio.create_task(self._talk(reader, writer))
+        try:
+            await asyncio.wait({superseded, talk}, return_when=asyncio.FIRST_COMPLETED)
+            if talk.done():
+                return talk.result()
+            return True, "the agent called anew"
+        finally:
+            superseded.cancel()
+            talk.cancel()
+            await asyncio.gather(superseded, talk, return_exceptions=True)
+
+    async def _talk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[bool, str]:
+        met = False
+        try:
+            self._agent = await AgentConnection.open(reader, writer, hello_timeout=None)
+            met = True
+            return met, await self._stay()
+        except NexusError as error:
+            return met, error.text
+        finally:
+            await self._hang_up()
 
     async def _hang_up(self) -> None:
         agent, self._agent = self._agent, None

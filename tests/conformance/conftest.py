@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,7 @@ import pytest
 from builds.packing import pack_ext4
 from guest_agent.binary import agent_path, host_tsc_khz
 from guest_agent.connection import AgentConnection
-from guest_agent.transports import connect
+from guest_agent.transports import open_line
 from images.formats.disks import open_disk
 from images.formats.e2fsprogs import run_tool
 from images.formats.ext4_reader import Ext4
@@ -28,11 +29,13 @@ from images.initrd import build_initrd, select_modules
 from images.providers.embedded import EmbeddedProvider
 from images.providers.modules import kernel_modules
 from images.trees import Tree
+from nexus_site.core.ids import NexusID
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
 from vms.hypervisors.qemu import Qemu
 
 ALPINE_MIB = 512
+SLOTS = count(1)
 ALPINE_ID = UUID(int=1)
 PATIENCE = 180.0  # seconds for whatever a guest does: emulated ones are slow on a busy machine
 
@@ -75,12 +78,17 @@ class BareVM:
         return ended
 
     async def _converse(self, conversation: Conversation) -> Any:
-        reader, writer = await connect(self.driver.agent_socket(self.vm_dir))
-        connection = await AgentConnection.open(reader, writer, hello_timeout=PATIENCE)
+        socket = self.driver.agent_socket(self.vm_dir)
+        line = open_line(socket.path, guest_dials=socket.guest_dials, uid=socket.uid)
         try:
-            return await conversation(connection)
+            reader, writer = await line.connect()
+            connection = await AgentConnection.open(reader, writer, hello_timeout=PATIENCE)
+            try:
+                return await conversation(connection)
+            finally:
+                await connection.close()
         finally:
-            await connection.close()
+            line.close()
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +148,8 @@ def boot(
         vm_dir.mkdir()
         spec = VmmSpec(
             vm_dir=vm_dir,
+            ref=str(NexusID.random()),
+            slot=next(SLOTS),
             name="bare",
             vcpu_count=1,
             mem_size_mib=256,

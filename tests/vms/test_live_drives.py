@@ -70,7 +70,7 @@ class Notes:
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Notes]:
     notes = Notes()
-    monkeypatch.setattr(live_drives, "driver_for", lambda name: notes)
+    monkeypatch.setattr(live_drives, "driver_of", lambda vm: notes)
     supervision.set_supervisor(notes)
     yield notes
     supervision.set_supervisor(None)
@@ -336,7 +336,7 @@ def test_a_stop_waits_until_the_copies_are_made(
         yield
 
     monkeypatch.setattr(live_drives, "alone_with", alone)
-    monkeypatch.setattr(lifecycle, "driver_for", lambda name: notes)
+    monkeypatch.setattr(lifecycle, "driver_of", lambda vm: notes)
     monkeypatch.setattr(notes, "ask_to_shut_down", lambda _: order.append("asked"))
     monkeypatch.setattr(notes, "shutdown", lambda *_, **__: order.append("button"), raising=False)
     monkeypatch.setattr(notes, "kill", lambda _: order.append("killed"), raising=False)

@@ -13,26 +13,40 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
+class RateLimit:
+    """What a device may do in each second; None stands for no limit."""
+
+    bytes_per_second: int | None = None
+    operations_per_second: int | None = None
+
+
+@dataclass(frozen=True)
 class Disk:
     """A raw disk image. The first disk of a VM is its root, /dev/vda in the guest.
 
-    `name`, at most 20 characters of A-Z, a-z, 0-9, "-" and "_", is its serial number there.
+    `name`, at most 20 characters of A-Z, a-z, 0-9, "-" and "_", is its serial number there,
+    where the VMM can give it one.
     """
 
     name: str
     path: Path
     read_only: bool = False
+    limit: RateLimit = RateLimit()
 
 
 @dataclass(frozen=True)
 class VmmSpec:
     """Everything a driver needs to start one VM.
 
-    `vm_dir` is the VM's own directory; `kernel` is an ELF vmlinux; `bzimage`, the same kernel
-    as its publisher packs it, is for a VMM that cannot start the ELF.
+    `vm_dir` is the VM's own directory; `ref`, its 13 letters, names what it needs on the host
+    (control group, network); `slot`, which no other VM of this Nexus has, numbers it (vsock
+    CID, user ID). `kernel` is an ELF vmlinux; `bzimage`, the same kernel as its publisher packs
+    it, is for a VMM that cannot start the ELF.
     """
 
     vm_dir: Path
+    ref: str
+    slot: int
     name: str
     vcpu_count: int
     mem_size_mib: int
@@ -42,6 +56,20 @@ class VmmSpec:
     mac: str
     kernel_args: tuple[str, ...] = ()
     bzimage: Path | None = None
+    network_limit: RateLimit = RateLimit()
+
+
+@dataclass(frozen=True)
+class AgentSocket:
+    """The Unix socket on which the guest's agent is reached.
+
+    The VMM listens there and the host dials; or else, where the `guest_dials`, the host listens
+    and the VMM, which runs as `uid` (None: as we do), brings the guest's connections.
+    """
+
+    path: Path
+    guest_dials: bool = False
+    uid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -153,11 +181,41 @@ class Hypervisor(Protocol):
         It is no error when the guest does not have it. Raises Retryable like `plug`.
         """
 
-    def cleanup(self, vm_dir: Path) -> None:
-        """Remove what an ended VMM left behind (sockets); logs and exit status stay."""
+    def snapshot(self, handle: Handle, directory: Path) -> None:
+        """Save the memory and devices of a paused guest to `directory`, which is empty.
 
-    def agent_socket(self, vm_dir: Path) -> Path:
-        """The Unix socket on which the guest's agent is reached."""
+        The guest stays paused; its disks are the caller's to copy before it goes on. Raises
+        Conflict when the VMM has ended or the guest runs, Broken when saving fails (nothing of
+        it is left then).
+        """
+
+    def restore(self, spec: VmmSpec, directory: Path) -> Handle:
+        """Start a VMM whose guest goes on where `snapshot` saved it; returns when it runs.
+
+        `spec` is that of the saved VM but for its directory, names and the places of its disks,
+        which hold what they held then. Raises as `launch` does, and Invalid (code
+        "snapshot-incompatible") for what this driver, VMM or host cannot load.
+        """
+
+    def balloon(self, handle: Handle, mem_size_mib: int) -> None:
+        """Have the guest give back all memory but `mem_size_mib`, or take it again.
+
+        The guest does so in its own time, as far as it can. Raises Conflict when the VMM has
+        ended, Retryable when it does not answer.
+        """
+
+    def metrics(self, handle: Handle) -> dict[str, Any]:
+        """The VMM's own counters under its own names; empty where it has none."""
+
+    def has_halted(self, vm_dir: Path) -> bool:
+        """Whether the guest has switched itself off though its VMM runs on; cheap."""
+
+    def cleanup(self, vm_dir: Path) -> None:
+        """Remove what an ended VMM left behind (sockets, mounts, network, control group); logs
+        and exit status stay. Safe to repeat."""
+
+    def agent_socket(self, vm_dir: Path) -> AgentSocket:
+        """Where the agent of the VM that runs in this directory is reached."""
 
 
 def _signal_name(number: int) -> str:

@@ -11,7 +11,7 @@ from nexus_site.core.errors import Conflict
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from vms.busy import require_idle
-from vms.drivers import driver_for
+from vms.drivers import driver_of
 from vms.models import VM, Attachment
 from vms.paths import vm_dir
 from vms.services.rules import open_rollback
@@ -89,7 +89,7 @@ def hotplug_problem(vm: VM, drive: Drive | None = None) -> str:
         return ""
     if vm.state != State.READY:
         return f"The VM “{vm.name}” is {vm.state}."
-    return driver_for(vm.hypervisor).hotplug_problem(vm_dir(vm), drive.ref if drive else "")
+    return driver_of(vm).hotplug_problem(vm_dir(vm), drive.ref if drive else "")
 
 
 def _require_pluggable(vm: VM, drive: Drive | None = None) -> None:

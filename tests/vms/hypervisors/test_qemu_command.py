@@ -17,6 +17,8 @@ PLAIN_QEMU = QemuBinary(
 )
 ROOT = Disk("root", Path("/data/drives/root.raw"))
 SPEC = VmmSpec(
+    ref="aaaaaaaaaaaac",
+    slot=1,
     vm_dir=Path("/data/vms/1"),
     name="hello",
     vcpu_count=2,

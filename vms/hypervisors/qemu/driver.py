@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nexus_site.core.errors import Broken, Conflict, Retryable
 from vms.hypervisors import monitored
-from vms.hypervisors.base import Disk, Exit, Handle, Probe, Problem, VmmSpec
+from vms.hypervisors.base import AgentSocket, Disk, Exit, Handle, Probe, Problem, VmmSpec
 from vms.hypervisors.qemu import hotplug, qmp
 from vms.hypervisors.qemu.binary import QemuBinary, find_qemu
 from vms.hypervisors.qemu.command import AGENT_SOCKET, QMP_SOCKET, command_line, kernel_file
@@ -113,8 +113,8 @@ class Qemu:
     def cleanup(self, vm_dir: Path) -> None:
         monitored.cleanup(vm_dir)
 
-    def agent_socket(self, vm_dir: Path) -> Path:
-        return vm_dir / AGENT_SOCKET
+    def agent_socket(self, vm_dir: Path) -> AgentSocket:
+        return AgentSocket(vm_dir / AGENT_SOCKET)
 
     def _control(self, handle: Handle, command: str, expected: str) -> None:
         self._require_running(handle)
