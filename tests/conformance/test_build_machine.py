@@ -42,7 +42,7 @@ def _kernel_without_rows(boot_files: BootFiles, new_driver: Callable[[], Qemu]) 
         patch.setattr(image_services, "ensure_default_kernel", lambda: None)
         patch.setattr(image_services, "ensure_initrd", lambda kernel: None)
         patch.setattr(image_services, "boot_files", lambda kernel: files)
-        patch.setattr(build_machine, "driver_of", lambda vm: driver)
+        patch.setattr(build_machine, "driver_for", lambda name: driver)
         yield
 
 

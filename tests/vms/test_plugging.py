@@ -75,7 +75,7 @@ def machine(vm: VM, monkeypatch: pytest.MonkeyPatch) -> Machine:
     kernel = Kernel.objects.create(name="otter", version="1", arch="x86_64", size_bytes=1)
     Boot.objects.create(vm=vm, number=1, kernel=kernel)
     for module in (plugging, drives_of_vms):
-        monkeypatch.setattr(module, "driver_for", lambda _: machine)
+        monkeypatch.setattr(module, "driver_of", lambda _: machine)
     monkeypatch.setattr(supervision, "_supervisor", machine)
     monkeypatch.setattr(image_services, "hotplug_modules", lambda _: [])
     return machine
