@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
-from images import contents_api, providers_api, rootfs_api, services
+from images import contents_api, providers_api, releases_api, rootfs_api, services
 from images.models import Image, Kernel
 from images.schemas import ImageDetail, ImageOut, KernelOut, UpdateImage
 from nexus_site.core.http import STARTED, carry_out
@@ -17,6 +17,7 @@ router = Router(tags=["images, root file systems and kernels"])
 router.add_router("", rootfs_api.router)
 router.add_router("", providers_api.router)
 router.add_router("", contents_api.router)
+router.add_router("/firecracker", releases_api.router)
 
 IMAGES = Image.objects.select_related("rootfs").prefetch_related("builds")
 

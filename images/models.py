@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import models
@@ -90,6 +91,48 @@ class Kernel(NamedModel):
                 fields=["arch"], condition=models.Q(is_default=True), name="one_default_kernel"
             )
         ]
+
+
+class VmmRelease(NexusModel):
+    """A release of a VMM on this host: its programs, in a directory that never changes."""
+
+    class Kind(models.TextChoices):
+        FIRECRACKER = "firecracker", "Firecracker"
+
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.FIRECRACKER)
+    version = models.CharField(max_length=40, help_text="Such as 1.12.1.")
+    arch = models.CharField(max_length=20)
+    provider = models.CharField(max_length=40)
+    directory = models.CharField(max_length=200, help_text="Below the assets directory.")
+    sha256 = models.CharField(max_length=64, help_text="Of the VMM's program.")
+    jailer_sha256 = models.CharField(
+        max_length=64, blank=True, help_text="Empty: it came without a jailer."
+    )
+    size_bytes = models.PositiveBigIntegerField(help_text="Of all its programs.")
+    source = models.CharField(max_length=500, blank=True, help_text="URL, or where it was.")
+    verification = models.CharField(
+        max_length=200, blank=True, help_text="What vouches for it: sha256…"
+    )
+    is_default = models.BooleanField(default=False)
+    #: The names of the VMs that run on it, once ``services.with_running_vms`` has asked.
+    running_vms: Sequence[str] = ()
+
+    class Meta:
+        ordering = ["-is_default", "-created_at"]
+        verbose_name = "VMM release"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "version", "arch"], name="one_vmm_release_a_kind_version_arch"
+            ),
+            models.UniqueConstraint(
+                fields=["kind", "arch"],
+                condition=models.Q(is_default=True),
+                name="one_default_vmm_release",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.version}"
 
 
 class Image(NamedModel):

@@ -7,8 +7,8 @@ from typing import Any
 
 from ninja import Field, Schema
 
-from images.models import Image
-from nexus_site.core.schemas import ID, Input, Ref
+from images.models import Image, VmmRelease
+from nexus_site.core.schemas import ID, Input, Page, Ref
 
 
 class RootfsOut(Schema):
@@ -55,6 +55,51 @@ class DownloadRootfs(Input):
     distro: str = Field(min_length=1, max_length=40, examples=["alpine"])
     version: str = Field(min_length=1, max_length=40, examples=["3.23"])
     provider: str = Field("", max_length=40, description="Left out, the first that has it.")
+
+
+class VmmReleaseOut(Schema):
+    """A release of Firecracker on this host."""
+
+    id: ID
+    version: str
+    arch: str
+    provider: str
+    sha256: str = Field(description="Of firecracker.")
+    jailer_sha256: str = Field(description="Empty: it came without a jailer.")
+    size_bytes: int
+    source: str = Field(description="URL, or where it was.")
+    verification: str = Field(description="What vouches for it.")
+    is_default: bool = Field(description="Whether VMs are started with it.")
+    vms: list[str] = Field(description="The names of the VMs that run on it.")
+    created_at: datetime
+
+    @staticmethod
+    def resolve_vms(release: VmmRelease) -> list[str]:
+        return list(release.running_vms)
+
+
+class ReleaseOfferOut(Schema):
+    """A release of Firecracker that a provider can deliver."""
+
+    version: str
+    arch: str
+    provider: str
+    size_bytes: int | None = Field(description="Of the download; null when not known before.")
+    source: str
+    installed: bool
+
+
+class ReleaseOffersOut(Page[ReleaseOfferOut]):
+    """What can be downloaded, all on one page, as it was when the publisher was asked last."""
+
+    refreshed_at: datetime | None = Field(description="Null: never.")
+    problem: str = Field(description="Why asking failed last; empty if it did not.")
+
+
+class DownloadRelease(Input):
+    version: str = Field("", max_length=40, description="Left out, the newest.")
+    provider: str = Field("github", max_length=40, description="github, wheel or local.")
+    path: str = Field("", max_length=4000, description="On the server; for wheel and local.")
 
 
 class KernelOut(Schema):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import secrets
+from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import dj_database_url
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -22,6 +23,19 @@ def default_data_dir() -> Path:
     """``$XDG_DATA_HOME/nexus``, by default ``~/.local/share/nexus``."""
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "nexus"
+
+
+#: What guests see of their network whatever the host's side is; see ``vms.hypervisors``.
+GUEST_NETWORK = IPv4Network("10.0.2.0/24")
+
+
+def _pool(network: IPv4Network) -> IPv4Network:
+    """A network that VMs' /30 networks are taken from."""
+    if not network.is_private or network.prefixlen > 24:
+        raise ValueError("a private network of at least 256 addresses is needed")
+    if network.overlaps(GUEST_NETWORK):
+        raise ValueError(f"it overlaps {GUEST_NETWORK}, which guests see as their own")
+    return network
 
 
 class NexusSettings(BaseSettings):
@@ -43,6 +57,9 @@ class NexusSettings(BaseSettings):
     reconcile_interval: float = Field(default=10.0, gt=0)
     shutdown_timeout: float = Field(default=30.0, gt=0)
     image_size_mib: int = Field(default=8192, ge=64)
+    hypervisor: Literal["auto", "firecracker", "qemu"] = "auto"
+    kvm_trial_seconds: float = Field(default=10.0, gt=0)
+    network: Annotated[IPv4Network, AfterValidator(_pool)] = IPv4Network("10.213.0.0/16")
     firecracker_releases_url: str = "https://api.github.com"
     guest_kernel_args: str = ""
     log_level: str = "INFO"

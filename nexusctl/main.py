@@ -11,6 +11,7 @@ import click
 from nexusctl.app import Group, common_options
 from nexusctl.commands.build import build
 from nexusctl.commands.drive import drive
+from nexusctl.commands.firecracker import firecracker
 from nexusctl.commands.image import image
 from nexusctl.commands.operation import operation
 from nexusctl.commands.provider import provider
@@ -34,6 +35,7 @@ COMMANDS = (
     rootfs,
     provider,
     kernel,
+    firecracker,
     operation,
     event,
     status,

@@ -7,7 +7,8 @@ from typing import Any
 
 from builds.models import Build, Template, TemplateVersion
 from drives.models import Consistency, Drive, Snapshot
-from images.models import Image, Kernel, Provider, Rootfs
+from images.models import Image, Kernel, Provider, Rootfs, VmmRelease
+from images.services import host_arch, release_dir
 from nexus_site.core.ids import readable_name
 from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
 from vms.transitions import record_creation
@@ -140,3 +141,27 @@ def make_build(**values: Any) -> Build:
     template = values.pop("template", None) or make_template()
     defaults: dict[str, Any] = {"image_name": unique_name(), "agent_digest": "3" * 64}
     return Build.objects.create(template_version=template.current, **defaults | values)
+
+
+def make_release(version: str = "1.12.1", *, files: bool = False, **values: Any) -> VmmRelease:
+    """A release of Firecracker, the default if it is the first; with ``files`` also its programs,
+    which are empty."""
+    arch = values.pop("arch", None) or host_arch()
+    defaults: dict[str, Any] = {
+        "arch": arch,
+        "provider": "github",
+        "directory": f"firecracker/{version}-{arch}",
+        "sha256": "4" * 64,
+        "jailer_sha256": "5" * 64,
+        "size_bytes": 5 << 20,
+        "source": f"https://example.org/firecracker-v{version}-{arch}.tgz",
+        "verification": "sha256",
+        "is_default": not VmmRelease.objects.filter(arch=arch, is_default=True).exists(),
+    }
+    release = VmmRelease.objects.create(version=version, **defaults | values)
+    if files:
+        directory = release_dir(release)
+        directory.mkdir(parents=True)
+        for name in ("firecracker", "jailer"):
+            (directory / name).touch(mode=0o555)
+    return release

@@ -43,6 +43,7 @@ class Policy:
     window: float = 60.0
     attempts: int = 5  # in a row that bring nothing new
     pause: float = 0.5  # seconds before the second attempt; doubled for each further one
+    public_only: bool = False  # the URL is a server's word, not an operator's: nothing private
 
 
 DEFAULT = Policy()
@@ -85,7 +86,8 @@ def open_url(url: str, headers: Mapping[str, str], policy: Policy = DEFAULT) -> 
         raise Invalid(str(error), code="url-invalid") from error
     for _ in range(policy.max_redirects + 1):
         try:
-            with _ask(here, headers, policy, anywhere=here.origin == start.origin) as answer:
+            anywhere = here.origin == start.origin and not policy.public_only
+            with _ask(here, headers, policy, anywhere=anywhere) as answer:
                 if answer.status not in REDIRECTS:
                     _check_status(answer)
                     yield answer

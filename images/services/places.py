@@ -7,10 +7,6 @@ from pathlib import Path
 
 from django.conf import settings
 
-from images.downloads import sweep_partials
-from images.files import sweep
-from images.uploads import sweep_uploads
-
 
 def assets_dir() -> Path:
     """Where downloaded and unpacked root file systems and kernels are kept."""
@@ -26,13 +22,3 @@ def host_arch() -> str:
     """The architecture of guests that run here: ``x86_64`` or ``aarch64``."""
     machine = platform.machine()
     return {"arm64": "aarch64", "amd64": "x86_64"}.get(machine, machine)
-
-
-def sweep_assets() -> None:
-    """Remove what nobody will take up any more; run when a worker starts."""
-    rootfs = rootfs_dir()
-    kernels = (assets_dir() / "kernels").glob("*")
-    for directory in (rootfs, *rootfs.glob("*/*/"), *kernels):
-        sweep(directory)
-        sweep_partials(directory)
-    sweep_uploads()

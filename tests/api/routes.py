@@ -35,6 +35,7 @@ BODIES = {
     "update_template": {"description": "x"},
     "revert_template": {"version": 1},
     "download_rootfs": {"distro": "nope", "version": "1"},
+    "download_firecracker": {"version": "1.12.1"},
     "create_token": {"name": "x"},
     "create_provider": {"name": "x", "type": "embedded"},
     "update_provider": {},
@@ -72,4 +73,8 @@ ADMIN_ONLY = {
     "create_sign_in_link",
     "repair_storage",
     "init_storage",
+    "refresh_firecracker_releases",
+    "download_firecracker",
+    "use_firecracker",
+    "remove_firecracker",
 }
