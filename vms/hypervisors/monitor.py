@@ -2,12 +2,13 @@
 
     python -I -S monitor.py VM_DIR
 
-It reads VM_DIR/launch.json ({"argv": [...], "env": {...}}), starts that program with VM_DIR
-as its working directory, and returns when it runs: exit status 0 and VM_DIR/monitor.json, or
-1 and the reason on stderr. A child in its own session stays behind and
+It reads VM_DIR/launch.json ({"argv": [...], "env": {...}, "fifos": {path: log}}), starts that
+program with VM_DIR as its working directory, and returns when it runs: exit status 0 and
+VM_DIR/monitor.json, or 1 and the reason on stderr. A child in its own session stays behind and
 
-- copies the VMM's stdout (the guest's console) to console.log and its stderr to vmm.log;
-  guests are hostile, so each log is rotated once to <name>.1 and never takes more;
+- copies the VMM's stdout (the guest's console) to console.log, its stderr to vmm.log and what
+  it writes into each of the FIFOs, which are there already, to that log; guests are hostile,
+  so each log is rotated once to <name>.1 and never takes more;
 - writes exit.json when the VMM has ended: code or signal, and the time.
 
 Killing the monitor does not harm the VMM. There is a monitor for every running VM and a VM
@@ -31,8 +32,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+CONSOLE, VMM_LOG = "console.log", "vmm.log"
 CONSOLE_LIMIT = 4 * 1024 * 1024
-VMM_LOG_LIMIT = 256 * 1024
+VMM_LOG_LIMIT = 256 * 1024  # and that of every other log
 CHUNK = 64 * 1024
 STARTED = b"started"
 
@@ -106,7 +108,8 @@ def monitor(tell: int) -> int:
     try:
         os.setsid()
         launch = read_json("launch.json")
-        pid, stdout, stderr = start(launch["argv"], launch["env"])
+        fifos = open_fifos(launch.get("fifos", {}))
+        pid, outputs = start(launch["argv"], launch["env"])
     except Exception as error:  # whatever it was, the starter must hear of it
         os.write(tell, str(error).encode())
         return 1
@@ -116,13 +119,20 @@ def monitor(tell: int) -> int:
     # When the host shuts down, the VMM ends first and its exit is still written down.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     started = start_time(pid)
-    status = watch(pid, stdout, stderr)
+    status = watch(pid, outputs | fifos)
     write_json("exit.json", {"pid": pid, "started": started, **exit_record(status)})
     return 0
 
 
-def start(argv: list[str], env: dict[str, str]) -> tuple[int, int, int]:
-    """The VMM's pid, its stdout and its stderr; monitor.json tells who it is.
+def open_fifos(fifos: dict[str, str]) -> dict[int, str]:
+    """The log of each open FIFO. They are open for writing as well: so a VMM that opens its
+    end without waiting finds us, and there is no end of file before it has done so."""
+    flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    return {os.open(path, flags): log for path, log in fifos.items()}
+
+
+def start(argv: list[str], env: dict[str, str]) -> tuple[int, dict[int, str]]:
+    """The VMM's pid, and the logs of its stdout and stderr; monitor.json tells who it is.
 
     It gets a session of its own, so that a signal to the monitor's group does not reach it,
     and nothing of our environment: secrets of Nexus have no place in it. It inherits that
@@ -149,15 +159,16 @@ def start(argv: list[str], env: dict[str, str]) -> tuple[int, int, int]:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
-    return pid, stdout, stderr
+    return pid, {stdout: CONSOLE, stderr: VMM_LOG}
 
 
-def watch(pid: int, stdout: int, stderr: int) -> int:
-    """Copy the VMM's output until it has ended; its wait status."""
-    logs = {
-        stdout: BoundedLog("console.log", CONSOLE_LIMIT),
-        stderr: BoundedLog("vmm.log", VMM_LOG_LIMIT),
+def watch(pid: int, outputs: dict[int, str]) -> int:
+    """Copy the VMM's outputs to their logs until it has ended; its wait status."""
+    named = {
+        name: BoundedLog(name, CONSOLE_LIMIT if name == CONSOLE else VMM_LOG_LIMIT)
+        for name in outputs.values()
     }
+    logs = {fd: named[name] for fd, name in outputs.items()}
     vmm = os.pidfd_open(pid)
     poll = select.poll()
     for fd in (vmm, *logs):

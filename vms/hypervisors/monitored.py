@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,21 +29,31 @@ RECORD_SECONDS = 5.0
 POLL_SECONDS = 0.005
 LAST_BYTES, LAST_LINES = 8000, 20
 
-SOCKETS = ("qmp.sock", "agent.sock")
 RECORDS = ("launch.json", "monitor.json", "exit.json")
 UNSEEN = Exit(None, None, None)
 
 
-def start(vm_dir: Path, argv: list[str], env: dict[str, str], accelerator: str) -> Handle:
+def start(
+    vm_dir: Path,
+    argv: list[str],
+    env: dict[str, str],
+    accelerator: str,
+    fifos: Mapping[Path, str] | None = None,
+) -> Handle:
     """Start `argv` in `vm_dir` under a new monitor that outlives this process.
 
-    `env` is the VMM's whole environment; `accelerator` is remembered for `adopt`. Raises
-    Conflict when a VMM runs there already, Broken when this one does not start.
+    `env` is the VMM's whole environment; `accelerator` is remembered for `adopt`; what the VMM
+    writes into one of `fifos` goes to the log of that name. Raises Conflict when a VMM runs
+    there already, Broken when this one does not start.
     """
-    if isinstance(adopt(vm_dir), Handle):
-        raise Conflict("A VMM runs in this VM's directory already.", code="vmm-running")
+    require_none(vm_dir)
     forget(vm_dir)
-    launch = {"argv": argv, "env": env, "accelerator": accelerator}
+    launch = {
+        "argv": argv,
+        "env": env,
+        "accelerator": accelerator,
+        "fifos": {str(path): log for path, log in (fifos or {}).items()},
+    }
     monitor.write_json(str(vm_dir / "launch.json"), launch)
     program = [sys.executable, "-I", "-S", monitor.__file__, str(vm_dir)]
     said = _run([*_own_scope(), *program])
@@ -51,6 +62,18 @@ def start(vm_dir: Path, argv: list[str], env: dict[str, str], accelerator: str) 
         forget(vm_dir)
         raise launch_failed(vm_dir, "The VMM could not be started.", said)
     return handle
+
+
+def require_none(vm_dir: Path) -> None:
+    """Raise Conflict when a VMM runs in `vm_dir`."""
+    if isinstance(adopt(vm_dir), Handle):
+        raise Conflict("A VMM runs in this VM's directory already.", code="vmm-running")
+
+
+def require_running(handle: Handle) -> None:
+    """Raise Conflict when this VMM has ended."""
+    if not is_running(handle):
+        raise Conflict("The VM does not run any more.", code="vmm-ended")
 
 
 def adopt(vm_dir: Path) -> Handle | Exit | None:
@@ -133,8 +156,10 @@ def kill(handle: Handle) -> Exit:
 
 def cleanup(vm_dir: Path) -> None:
     """Remove the sockets of an ended VMM. Logs and exit status stay."""
-    for name in SOCKETS:
-        (vm_dir / name).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        for path in vm_dir.iterdir():
+            if path.is_socket():
+                path.unlink(missing_ok=True)
 
 
 def forget(vm_dir: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -151,13 +152,16 @@ def test_wait_gives_up_while_it_runs(start: Start) -> None:
 
 
 def test_cleanup_removes_sockets_only(start: Start, ended: Ended, vm_dir: Path) -> None:
-    ended(start("echo hello; touch qmp.sock agent.sock"))
+    ended(start("echo hello; touch file"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(vm_dir / "any.sock"))
     monitored.cleanup(vm_dir)
     assert {path.name for path in vm_dir.iterdir()} == {
         *["launch.json", "monitor.json", "exit.json"],
-        *["console.log", "vmm.log"],
+        *["console.log", "vmm.log", "file"],
     }
     monitored.cleanup(vm_dir)
+    monitored.cleanup(vm_dir / "none")
 
 
 def test_last_words_are_the_last_lines(tmp_path: Path) -> None:
