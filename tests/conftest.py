@@ -15,6 +15,7 @@ from django.db.models.signals import post_migrate
 from bench.server import Server, running_server
 from images.models import Provider
 from nexus_site.core import operations
+from tests.rig.summary import pytest_terminal_summary as pytest_terminal_summary  # a hook
 from tests.servers import vmms
 
 #: Directories whose tests start real VMs; they share a server, so one process runs them all.
@@ -41,15 +42,6 @@ def _start(item: pytest.Item) -> int:
     """When a test begins, of several processes that take what comes next."""
     group = item.get_closest_marker("xdist_group")
     return LONG.index(group.args[0]) if group and group.args[0] in LONG else len(LONG)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what ran in the rig, whichever process ran it."""
-    reports = [report for found in terminalreporter.stats.values() for report in found]
-    for report in reports:
-        if getattr(report, "when", "") == "call" and "rig" in dict(report.user_properties):
-            terminalreporter.section("rig")
-            terminalreporter.line(dict(report.user_properties)["rig"])
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

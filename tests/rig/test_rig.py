@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.rig import host, suite
+from tests.rig import host, suite, summary
 
 
 @pytest.mark.live
@@ -18,5 +18,5 @@ def test_firecracker_in_the_rig(record_property: Callable[[str, object], None]) 
     if problem := host.rig_problem():
         pytest.skip(problem)
     outcome = suite.run()
-    record_property("rig", outcome.summary())
+    record_property(summary.PROPERTY, outcome.summary())
     assert outcome.good, outcome.complaint()
