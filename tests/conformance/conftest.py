@@ -7,6 +7,9 @@ agent stays its first process. `boot` starts such a VM; a `BareVM` talks with it
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -32,10 +35,14 @@ from images.trees import Tree
 from nexus_site.core.ids import NexusID
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
+from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary
 from vms.hypervisors.qemu import Qemu
 
 ALPINE_MIB = 512
 SLOTS = count(1)
+IN_THE_RIG = "NEXUS_TEST_RIG" in os.environ
+GUEST_ARGUMENTS = tuple(os.environ.get("NEXUS_GUEST_KERNEL_ARGS", "").split())
+TRIAL_SECONDS = 5.0
 ALPINE_ID = UUID(int=1)
 PATIENCE = 180.0  # seconds for whatever a guest does: emulated ones are slow on a busy machine
 
@@ -123,14 +130,40 @@ def alpine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image
 
 
-@pytest.fixture(scope="session", params=["qemu"])
+@pytest.fixture(scope="session", params=["qemu", "firecracker"])
 def new_driver(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, boot_files: BootFiles, tmp_path_factory: pytest.TempPathFactory
 ) -> NewDriver:
     """Makes a driver as a fresh Nexus would; all of them share what probing found out."""
     cache = tmp_path_factory.mktemp("probe")
-    drivers: dict[str, NewDriver] = {"qemu": lambda: Qemu(cache, tsc_khz=host_tsc_khz())}
-    return drivers[request.param]
+    if request.param == "firecracker":
+        return firecracker(cache, boot_files.vmlinux)
+    if IN_THE_RIG:
+        pytest.skip("the rig is there for Firecracker")
+    return lambda: Qemu(cache, tsc_khz=host_tsc_khz())
+
+
+def firecracker(cache: Path, kernel: Path) -> NewDriver:
+    """Makes Firecracker drivers; skips the test where there is no Firecracker or no real KVM."""
+    program, jailer = shutil.which("firecracker"), shutil.which("jailer")
+    if program is None:
+        pytest.skip("there is no Firecracker here; the rig has one")
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    version = said.stdout.split()[1].removeprefix("v")
+    binary = FirecrackerBinary(Path(program), Path(jailer) if jailer else None, version)
+
+    def make() -> Firecracker:
+        return Firecracker(
+            cache,
+            lambda: binary,
+            kernel=kernel,
+            trial_seconds=PATIENCE if IN_THE_RIG else TRIAL_SECONDS,
+            trial_arguments=GUEST_ARGUMENTS,
+        )
+
+    if not make().probe().usable:
+        pytest.skip("KVM runs no guests here; in the rig it does")
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +195,7 @@ def boot(
         )
         driver = driver or new_driver()
         spec = replace(spec, **changes)
+        spec = replace(spec, kernel_args=(*GUEST_ARGUMENTS, *spec.kernel_args))
         vm = BareVM(driver, spec, driver.launch(spec))
         launched.append(vm)
         return vm

@@ -1,0 +1,58 @@
+"""What one VMM has on the host, its place and its network, found again by any process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from vms.hypervisors.base import VmmSpec
+from vms.hypervisors.firecracker.place import Network, NetworkPlan, OpenPlace, Place
+from vms.hypervisors.monitor import read_json, write_json
+
+RECORD = "place.json"
+
+
+@dataclass(frozen=True)
+class Premises:
+    """Made by `reserve`, before anything is on the host, and undone by `cleanup`."""
+
+    vm_dir: Path
+    ref: str
+    place: Place
+    network: Network | None = None
+
+    @classmethod
+    def reserve(cls, spec: VmmSpec, *, jailed: bool, networked: bool) -> Premises:
+        """Those of a VM that is about to start; remembered from here on."""
+        record = {
+            "ref": spec.ref,
+            "slot": spec.slot,
+            "jailed": jailed,
+            "networked": networked,
+        }
+        write_json(str(spec.vm_dir / RECORD), record)
+        return cls.of(spec.vm_dir)
+
+    @classmethod
+    def of(cls, vm_dir: Path) -> Premises:
+        """Those of the VMM that was started last in `vm_dir`; open ones if there was none."""
+        try:
+            record = read_json(str(vm_dir / RECORD))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return cls(vm_dir, "", OpenPlace(vm_dir, "", 0))
+        ref, slot = record["ref"], record["slot"]
+        return cls(vm_dir, ref, OpenPlace(vm_dir, ref, slot), None)
+
+    def prepare(self, spec: VmmSpec) -> NetworkPlan | None:
+        """Make them, in place of what an earlier VMM left; the network's plan, if there is one."""
+        self.place.prepare()
+        return self.network.prepare(spec, self.place.uid) if self.network else None
+
+    def cleanup(self) -> None:
+        """Remove all of it from the host; safe to repeat."""
+        self.place.cleanup()
+        if self.network is not None:
+            self.network.cleanup(self.ref)
+        (self.vm_dir / RECORD).unlink(missing_ok=True)
+        (self.vm_dir / f"{RECORD}.tmp").unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""A VM's memory and devices as Firecracker saves them, and who can load them again.
+
+A snapshot's directory has the VMM's state, the guest's memory, and a page of facts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nexus_site.core.errors import Broken, Conflict, Invalid
+from vms.hypervisors.base import VmmSpec
+from vms.hypervisors.firecracker import api
+from vms.hypervisors.firecracker.api import Request
+from vms.hypervisors.firecracker.place import Place
+from vms.hypervisors.monitor import read_json, write_json
+
+STATE, MEMORY, FACTS = "vmm.state", "memory", "snapshot.json"
+FORMAT = 1
+SAVE_SECONDS = 900.0
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def save(place: Place, directory: Path) -> None:
+    """Save the paused guest of the VMM in `place` to `directory`; see `Hypervisor.snapshot`."""
+    instance, config = api.ask(place.root, Request("GET", "/"), Request("GET", "/vm/config"))
+    if instance["state"] != "Paused":
+        raise Conflict("The VM runs; pause it before its memory is saved.", code="vmm-state")
+    files = {"snapshot_path": STATE, "mem_file_path": MEMORY}
+    create = Request("PUT", "/snapshot/create", {"snapshot_type": "Full"} | files)
+    try:
+        api.ask(place.root, create, timeout=SAVE_SECONDS)
+        for name in (STATE, MEMORY):
+            _take(place.root / name, directory / name)
+        size = (directory / STATE).stat().st_size
+        facts = _facts(instance["vmm_version"], config) | {"state_size": size}
+        write_json(str(directory / FACTS), facts)
+    except BaseException as error:
+        for left in (directory, place.root):
+            for name in (STATE, MEMORY, FACTS):
+                (left / name).unlink(missing_ok=True)
+        if isinstance(error, Conflict | OSError):
+            detail = error.detail if isinstance(error, Conflict) else str(error)
+            raise Broken(
+                "The VM's memory could not be saved.", detail=detail, code="snapshot-failed"
+            ) from error
+        raise
+
+
+def load_request(memory: str, state: str) -> Request:
+    """The call that loads a snapshot, whose files the VMM calls so, and lets its guest go on."""
+    backend = {"backend_type": "File", "backend_path": memory}
+    body = {"snapshot_path": state, "mem_backend": backend, "resume_vm": True}
+    return Request("PUT", "/snapshot/load", body)
+
+
+def check(directory: Path, spec: VmmSpec, version: str, *, networked: bool) -> None:
+    """Raise Invalid (code "snapshot-incompatible") unless this host can load it for `spec`."""
+    try:
+        facts = read_json(str(directory / FACTS))
+    except (OSError, json.JSONDecodeError) as error:
+        raise incompatible("It is not whole, or another hypervisor's.", str(error)) from None
+    here = _host_facts(version) | {
+        "vcpu_count": spec.vcpu_count,
+        "mem_size_mib": spec.mem_size_mib,
+        "disks": len(spec.disks),
+        "network": networked,
+    }
+    for name, value in here.items():
+        if facts.get(name) != value:
+            said = name.replace("_", " ")
+            raise incompatible(f"Its {said} is {facts.get(name)!r}, but here it is {value!r}.")
+    sizes = {STATE: facts.get("state_size"), MEMORY: spec.mem_size_mib * 2**20}
+    for name, size in sizes.items():
+        with suppress(FileNotFoundError):
+            if (directory / name).stat().st_size == size:
+                continue
+        raise incompatible(f"Its file {name} is missing or cut off.")
+
+
+def incompatible(why: str, detail: str = "") -> Invalid:
+    return Invalid(
+        f"This snapshot's memory cannot be loaded here. {why}",
+        detail=detail,
+        hint="Start the VM from the snapshot's drives alone: it boots anew.",
+        code="snapshot-incompatible",
+    )
+
+
+def _facts(version: str, config: dict[str, Any]) -> dict[str, Any]:
+    """What `check` compares, of a VMM with this configuration."""
+    machine = config["machine-config"]
+    return _host_facts(version) | {
+        "vcpu_count": machine["vcpu_count"],
+        "mem_size_mib": machine["mem_size_mib"],
+        "disks": len(config["drives"]),
+        "network": bool(config["network-interfaces"]),
+    }
+
+
+def _host_facts(version: str) -> dict[str, Any]:
+    return {"driver": "firecracker", "format": FORMAT, "version": version, "cpu": _cpu_model()}
+
+
+def _cpu_model() -> str:
+    for line in CPUINFO.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return ""
+
+
+def _take(source: Path, target: Path) -> None:
+    """Make a file of the VMM, which may be its guest's by now, ours."""
+    if not stat.S_ISREG(source.lstat().st_mode):
+        raise Broken("The VMM did not save to a file.", detail=str(source), code="snapshot-failed")
+    shutil.move(source, target)
+    os.chown(target, os.geteuid(), os.getegid(), follow_symlinks=False)
