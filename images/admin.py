@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from images import providers, services
-from images.models import Image, Kernel, Provider, Rootfs
+from images.models import Image, Kernel, Provider, Rootfs, VmmRelease
 from nexus_site.core.admin import ReadOnlyAdmin
 from nexus_site.core.errors import NexusError
 
@@ -51,6 +51,28 @@ class KernelAdmin(ReadOnlyAdmin):
     list_display = ("name", "letters", "version", "arch", "provider", "is_default", "size_bytes")
     list_filter = ("arch", "provider", "is_default")
     search_fields = ("name", "version")
+
+
+@admin.register(VmmRelease)
+class VmmReleaseAdmin(ReadOnlyAdmin):
+    list_display = ("__str__", "letters", "arch", "is_default", "provider", "created_at")
+    list_filter = ("arch", "provider", "is_default")
+    search_fields = ("version", "source")
+    actions = ("use", "remove_releases")
+
+    @admin.action(description="Start VMs with the selected release", permissions=["operate"])
+    def use(self, request: HttpRequest, rows: QuerySet[VmmRelease]) -> None:
+        self.call_for_each(request, rows, services.use_release, "Used from now on:")
+
+    @admin.action(description="Remove selected releases", permissions=["operate"])
+    def remove_releases(
+        self, request: HttpRequest, rows: QuerySet[VmmRelease]
+    ) -> HttpResponse | None:
+        question = "Remove these releases?"
+        if page := self.confirm(request, rows, "remove_releases", question):
+            return page
+        self.call_for_each(request, rows, services.remove_release, "Removed")
+        return None
 
 
 class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time

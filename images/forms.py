@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 
 from images.models import Provider
+from images.providers import releases
 from images.providers.base import Field, ProviderType
 from nexus_site.core.errors import NexusError
 from nexus_site.core.forms import ServiceForm
@@ -55,6 +56,31 @@ class ImportRootfsForm(ServiceForm):
         help_text="Given, the file is refused unless it has this checksum.",
         error_messages={"invalid": "A SHA-256 has 64 hexadecimal digits."},
         widget=forms.TextInput(attrs=_PLAIN),
+    )
+
+
+class DownloadReleaseForm(ServiceForm):
+    """A release of Firecracker to bring here."""
+
+    code_fields = ServiceForm.code_fields | {"release-version": "version", "release-path": "path"}
+
+    provider = forms.ChoiceField(
+        label="From",
+        choices=[(provider.name, provider.label) for provider in releases.open_providers()],
+    )
+    version = forms.CharField(
+        required=False,
+        max_length=40,
+        label="Version",
+        help_text="Such as “1.12.1”. Empty: the newest.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    path = forms.CharField(
+        required=False,
+        max_length=4000,
+        label="Path on the server",
+        help_text="Of firecracker or its directory; for the package, of a file to take instead.",
+        widget=forms.TextInput(attrs=_PLAIN | {"placeholder": "/usr/local/bin"}),
     )
 
 

@@ -132,6 +132,11 @@ class VmmRelease(NexusModel):
         ]
 
     def __str__(self) -> str:
+        return self.name
+
+    @property
+    def name(self) -> str:
+        """How people and the event log call it."""
         return f"{self.get_kind_display()} {self.version}"
 
 

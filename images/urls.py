@@ -25,4 +25,9 @@ urlpatterns = [
     path("providers/<str:ref>/refresh/", views.refresh_provider, name="refresh-provider"),
     path("providers/<str:ref>/delete/", views.delete_provider, name="delete-provider"),
     path("kernels/", views.kernel_list, name="kernels"),
+    path("firecracker/", views.release_list, name="firecracker"),
+    path("firecracker/download/", views.download_release, name="download-release"),
+    path("firecracker/refresh/", views.refresh_releases, name="refresh-releases"),
+    path("firecracker/<str:ref>/use/", views.use_release, name="use-release"),
+    path("firecracker/<str:ref>/remove/", views.remove_release, name="remove-release"),
 ]

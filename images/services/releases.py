@@ -186,9 +186,17 @@ def remove_release(release: VmmRelease) -> None:
     directory = release_dir(release)
     events.append("release.removed", release, version=release.version)
     VmmRelease.objects.filter(pk=release.pk).delete()
-    if release.is_default and (heir := _newest()):
+    if heir := next_default(release):
         _make_default(heir)
     transaction.on_commit(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+def next_default(release: VmmRelease) -> VmmRelease | None:
+    """What takes the place of the default release when that is removed: the newest that works."""
+    if not release.is_default:
+        return None
+    others = installed_releases().exclude(pk=release.pk)
+    return max(others, key=_worth, default=None)
 
 
 def sweep_releases() -> None:
@@ -209,9 +217,8 @@ def _plain(version: str) -> str:
     return version.strip().removeprefix("v")
 
 
-def _newest() -> VmmRelease | None:
-    rows = installed_releases()
-    return max(rows, key=lambda release: version_key(release.version), default=None)
+def _worth(release: VmmRelease) -> tuple[bool, Any]:
+    return release_files(release) is not None, version_key(release.version)
 
 
 def _make_default(release: VmmRelease) -> None:

@@ -1,4 +1,4 @@
-"""The pages of what VMs boot from: images, root file systems, their providers, kernels."""
+"""The pages of what VMs boot from: images, root file systems, their providers, kernels, VMMs."""
 
 from images.views.contents import download_file, export, files, packages
 from images.views.images import delete, detail, image_list, kernel_list, rename
@@ -9,6 +9,13 @@ from images.views.providers import (
     new_provider,
     provider_list,
     refresh_provider,
+)
+from images.views.releases import (
+    download_release,
+    refresh_releases,
+    release_list,
+    remove_release,
+    use_release,
 )
 from images.views.rootfs import (
     delete_rootfs,
@@ -25,6 +32,7 @@ __all__ = [
     "delete_rootfs",
     "detail",
     "download_file",
+    "download_release",
     "download_rootfs",
     "edit_provider",
     "enable_provider",
@@ -37,8 +45,12 @@ __all__ = [
     "packages",
     "provider_list",
     "refresh_provider",
+    "refresh_releases",
+    "release_list",
+    "remove_release",
     "rename",
     "rootfs_detail",
     "rootfs_list",
+    "use_release",
     "verify_rootfs",
 ]

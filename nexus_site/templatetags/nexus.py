@@ -213,7 +213,7 @@ def took(build: Build) -> float | None:
 @register.filter
 def kind_name(kind: str) -> str:
     """A kind of subject as people write it."""
-    return {"vm": "VM"}.get(kind, kind)
+    return {"vm": "VM", "vmmrelease": "release"}.get(kind, kind)
 
 
 @register.filter

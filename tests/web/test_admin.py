@@ -20,6 +20,7 @@ from tests.factories import (
     make_drive,
     make_image,
     make_kernel,
+    make_release,
     make_rootfs,
     make_template,
     make_vm,
@@ -50,7 +51,7 @@ def act(client: Client, model: type[Model], action: str, *rows: Any, **more: str
 @pytest.fixture
 def everything(db: None) -> None:
     make_vm_snapshot(make_ready_vm(name="hello"))
-    make_build(), make_kernel(), make_operation(), auth.create_token("ci", "read")
+    make_build(), make_kernel(), make_release(), make_operation(), auth.create_token("ci", "read")
     auth.sign_in_link("http://testserver")
 
 

@@ -17,6 +17,7 @@ from tests.factories import (
     make_drive,
     make_image,
     make_kernel,
+    make_release,
     make_rootfs,
     make_snapshot,
     make_template,
@@ -34,6 +35,10 @@ def make_token() -> object:
 
 def make_kept_rootfs() -> object:
     return make_rootfs(version=unique_name())
+
+
+def make_another_release() -> object:
+    return make_release(f"1.12.1-{unique_name()[-4:]}")
 
 
 def make_provider() -> object:
@@ -55,6 +60,7 @@ CASES: list[tuple[str, Callable[[], object]]] = [
     ("/distributions/", make_image),
     ("/distributions/", make_kept_rootfs),
     ("/providers/", make_provider),
+    ("/firecracker/", make_another_release),
     ("/vms/new/?from=template", make_template),
     ("/drives/new/?from=image", make_image),
     ("/drives/new/?from=drive", make_drive),

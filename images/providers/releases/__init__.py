@@ -9,7 +9,7 @@ from images.providers.releases.base import (
     ReleaseOffer,
     ReleaseProvider,
 )
-from images.providers.releases.github import GitHubProvider
+from images.providers.releases.github import BASE_URL, GitHubProvider
 from images.providers.releases.local import LocalProvider
 from images.providers.releases.wheel import WheelProvider
 from nexus_site.core.errors import Invalid
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-def open_providers(base_url: str) -> list[ReleaseProvider]:
+def open_providers(base_url: str = BASE_URL) -> list[ReleaseProvider]:
     """All of them; ``base_url`` is where GitHub's API, or a mirror of it, is."""
     return [GitHubProvider(base_url), WheelProvider(), LocalProvider()]
 

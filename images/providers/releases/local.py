@@ -26,7 +26,7 @@ class LocalProvider:
     """
 
     name = "local"
-    label = "This machine"
+    label = "The server's machine"
 
     def offers(self, arch: str) -> Sequence[ReleaseOffer]:
         """None: only the operator knows."""

@@ -45,7 +45,7 @@ class WheelProvider:
     """The one release in the package."""
 
     name = "wheel"
-    label = "Python package"
+    label = "A Python package, by pip"
 
     def offers(self, arch: str) -> Sequence[ReleaseOffer]:
         if arch != ARCH:
