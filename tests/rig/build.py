@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -12,6 +13,7 @@ from shlex import quote
 from images.providers import mmdebstrap
 from images.providers.apt_sources import system_sources
 from images.providers.debian_archive import archive_of, state_of
+from nexus_site.core.errors import MAX_DETAIL, Broken
 from tests.rig import lock_file
 from tests.rig.cache import digest
 
@@ -50,9 +52,9 @@ Say = Callable[[str], None]
 
 
 def key() -> str:
-    """What an entry of the cache is named by: everything that goes into it, but the mirror."""
-    words = (SUITE, SIZE, *PACKAGES, *LEFT_OUT, PROJECT, *PROGRAMS, *sorted(lock_file.LEFT_OUT))
-    return digest(" ".join(words), *sorted(LEVEL1.iterdir()), REQUIREMENTS, FIRECRACKER)
+    """What an entry of the cache is named by: all that decides what is in it, but the mirror."""
+    sources = [Path(__file__), Path(lock_file.__file__), *sorted(LEVEL1.iterdir())]
+    return digest(*sources, REQUIREMENTS, FIRECRACKER)
 
 
 def build(out: Path, say: Say) -> None:
@@ -107,7 +109,11 @@ def _pip(command: str, *arguments: str | Path, python: str = lock_file.PYTHON) -
     exactly = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version", python]
     if command == "install":
         exactly.append("--root-user-action=ignore")
-    mmdebstrap.run([*pip, command, *exactly, *arguments], lambda words: None)
+    done = subprocess.run(
+        [*pip, command, *exactly, *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise Broken("pip did not get what level 1 needs.", detail=done.stderr[-MAX_DETAIL:])
 
 
 def _make_debian(stage: Path, out: Path, scratch: Path) -> None:

@@ -60,7 +60,8 @@ class Outcome:
         told = [
             f"{test.name} ({test.state})\n{test.words[-MOST_WORDS:]}" for test in self.failures()
         ]
-        return "\n\n".join(filter(None, (self.problem, *told, self.summary())))
+        output = _last_words(self.directory / "output.log") if self.problem else ""
+        return "\n\n".join(filter(None, (self.problem, *told, output, self.summary())))
 
     def _skipped(self) -> list[Result]:
         return [test for test in self.tests if test.state == "skipped"]
@@ -107,6 +108,14 @@ def _problem(ended: Ended, tests: tuple[Result, ...]) -> str:
     if ended.status == 1 and all(test.state in ("passed", "skipped") for test in tests):
         return "pytest in level 1 exited with 1, though no test failed; see output.log."
     return ""
+
+
+def _last_words(path: Path) -> str:
+    try:
+        words = path.read_text(errors="replace")[-MOST_WORDS:]
+    except OSError:
+        return ""
+    return f"The last of {path.name}:\n{words}" if words else ""
 
 
 def _first_line(path: Path) -> str:

@@ -104,9 +104,11 @@ def test_the_summary_counts_and_names_firecracker(directory: Path) -> None:
 def test_a_run_that_did_not_come_to_its_end_is_not_good(
     directory: Path, status: int | None, words: str
 ) -> None:
+    (directory / "output.log").write_text("test_it_hangs ")
     found = judge(directory, status, "Level 1 ended without a status.")
     assert not found.good
     assert words in found.problem
+    assert "test_it_hangs" in found.complaint()
 
 
 def test_a_run_without_a_report_is_not_good(tmp_path: Path) -> None:
