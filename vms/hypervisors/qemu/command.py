@@ -11,6 +11,8 @@ Every flag here was measured or cost somebody hours:
   keyboard controller that is not there;
 - `thread=single` for several CPUs in emulation: with a thread for each, one CPU may run kernel
   code that another is just patching; on a busy host two such boots of some forty panicked;
+- no kernel beside `-incoming`: a restored guest has its own in its memory, and each QEMU would
+  hold these 20 MB once more;
 - `loglevel=6`: errors, panics and what a person wants to see; the rest of the kernel's 220
   lines would cost emulation 5 % of the start.
 """
@@ -18,36 +20,64 @@ Every flag here was measured or cost somebody hours:
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from nexus_site.core.errors import Broken, Invalid
-from vms.hypervisors.base import Disk, VmmSpec
+from vms.hypervisors.base import Disk, RateLimit, VmmSpec
 from vms.hypervisors.qemu.binary import QemuBinary
+from vms.hypervisors.qemu.disks import (
+    SCSI,
+    ScsiAddress,
+    block_node,
+    plugged_name,
+    scsi_device,
+    throttle_group,
+)
 from vms.hypervisors.qemu.install import install_command
 
 AGENT_PORT = "nexus.agent.0"
 AGENT_SOCKET = "agent.sock"
 QMP_SOCKET = "qmp.sock"
-SCSI = "scsi"  # the controller that takes disks while the VM runs
+MEMORY = "mem"
+BALLOON = "balloon"
 MAX_DISKS = 16
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
+@dataclass(frozen=True)
+class Memory:
+    """The file that is the guest's memory, or that of which it gets a copy on write."""
+
+    path: str
+    shared: bool
+
+
 def command_line(
-    spec: VmmSpec, qemu: QemuBinary, accelerator: str, tsc_khz: int | None
+    spec: VmmSpec,
+    qemu: QemuBinary,
+    accelerator: str,
+    tsc_khz: int | None,
+    memory: Memory,
+    plugged: Mapping[str, ScsiAddress] | None = None,
 ) -> list[str]:
-    """The words that start `spec`; socket names are relative to the VM's directory."""
-    if len(spec.disks) > MAX_DISKS:
-        raise Invalid(f"A VM can have at most {MAX_DISKS} disks.", code="too-many-disks")
+    """The words that start `spec`; socket names are relative to the VM's directory.
+
+    With `plugged` they make the same machine for a saved guest, and QEMU waits to be given its
+    state; it names those of the spec's disks that came while the guest ran.
+    """
+    _require_possible(spec)
+    restored, plugged = plugged is not None, plugged or {}
     bus = _bus(qemu)
     return [
         *machine(qemu, accelerator, spec.vcpu_count, spec.mem_size_mib),
+        *("-object", json.dumps(_memory_object(spec, qemu, memory))),
+        *("-machine", f"memory-backend={MEMORY}"),
         *("-name", f"guest={spec.name}"),
-        *("-kernel", str(kernel_file(qemu, spec.kernel, spec.bzimage))),
-        *(("-initrd", str(spec.initrd)) if spec.initrd else ()),
-        *("-append", " ".join(kernel_arguments(spec, accelerator, tsc_khz))),
+        *(("-incoming", "defer") if restored else _kernel(spec, qemu, accelerator, tsc_khz)),
         *("-qmp", f"unix:{QMP_SOCKET},server=on,wait=off"),
-        *_disks(spec.disks, bus),
+        *_disks([disk for disk in spec.disks if disk.name not in plugged], bus),
         *("-device", f"virtio-scsi-{bus},id={SCSI}"),
         *("-device", f"virtio-serial-{bus}"),
         *("-chardev", f"socket,id=agent,path={AGENT_SOCKET},server=on,wait=off"),
@@ -55,7 +85,43 @@ def command_line(
         *("-netdev", "user,id=net"),
         *("-device", f"virtio-net-{bus},netdev=net,mac={spec.mac}" + _no_rom(bus)),
         *("-device", f"virtio-rng-{bus}"),
+        *(("-device", f"virtio-balloon-{bus},id={BALLOON}") if qemu.balloon else ()),
+        *_plugged(spec.disks, plugged),
     ]
+
+
+def _require_possible(spec: VmmSpec) -> None:
+    if len(spec.disks) > MAX_DISKS:
+        raise Invalid(f"A VM can have at most {MAX_DISKS} disks.", code="too-many-disks")
+    if spec.network_limit != RateLimit():
+        raise Invalid(
+            "QEMU's network knows no limits, and this VM's network has one.",
+            hint="Run the VM on Firecracker, or take the limit away.",
+            code="limit-unsupported",
+        )
+
+
+def _memory_object(spec: VmmSpec, qemu: QemuBinary, memory: Memory) -> dict[str, object]:
+    backend: dict[str, object] = {
+        "qom-type": "memory-backend-file",
+        "id": MEMORY,
+        "size": spec.mem_size_mib * 2**20,
+        "mem-path": memory.path,
+        "share": memory.shared,
+    }
+    if qemu.balloon and not memory.shared:
+        backend |= {"readonly": True, "rom": "off"}
+    return backend
+
+
+def _kernel(
+    spec: VmmSpec, qemu: QemuBinary, accelerator: str, tsc_khz: int | None
+) -> tuple[str, ...]:
+    return (
+        *("-kernel", str(kernel_file(qemu, spec.kernel, spec.bzimage))),
+        *(("-initrd", str(spec.initrd)) if spec.initrd else ()),
+        *("-append", " ".join(kernel_arguments(spec, accelerator, tsc_khz))),
+    )
 
 
 def machine(qemu: QemuBinary, accelerator: str, vcpu_count: int, mem_size_mib: int) -> list[str]:
@@ -114,26 +180,28 @@ def machine_arguments(accelerator: str, tsc_khz: int | None) -> list[str]:
     return words
 
 
-def _disks(disks: tuple[Disk, ...], bus: str) -> list[str]:
-    """As JSON, since a path may hold any character. The host's page cache is used and the
-    guest's flushes are honoured; freed and zeroed blocks go back to the host."""
+def _disks(disks: list[Disk], bus: str) -> list[str]:
+    """As JSON, since a path may hold any character."""
     words = []
     for index, disk in enumerate(disks):
-        words += ["-blockdev", json.dumps(block_node(disk, f"disk{index}"))]
+        words += _blocks(disk, f"disk{index}")
         words += ["-device", f"virtio-blk-{bus},drive=disk{index},serial={disk.name}"]
     return words
 
 
-def block_node(disk: Disk, name: str) -> dict[str, object]:
-    """QEMU's block device for a disk, on the command line and over QMP alike."""
-    file = {"driver": "file", "filename": str(disk.path), "aio": "threads"}
-    node = {"driver": "raw", "node-name": name, "detect-zeroes": "unmap"}
-    common = {
-        "read-only": disk.read_only,
-        "discard": "unmap",
-        "cache": {"direct": False, "no-flush": False},
-    }
-    return node | common | {"file": file | common}
+def _plugged(disks: tuple[Disk, ...], addresses: Mapping[str, ScsiAddress]) -> list[str]:
+    words = []
+    for disk in disks:
+        if disk.name in addresses:
+            words += _blocks(disk, plugged_name(disk.name))
+            words += ["-device", json.dumps(scsi_device(disk.name, addresses[disk.name]))]
+    return words
+
+
+def _blocks(disk: Disk, name: str) -> list[str]:
+    group = throttle_group(disk, name)
+    objects = ["-object", json.dumps(group)] if group else []
+    return [*objects, "-blockdev", json.dumps(block_node(disk, name))]
 
 
 def _bus(qemu: QemuBinary) -> str:

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
-from nexus_site.core.errors import Broken, Conflict, Retryable
+from nexus_site.core.errors import Broken, Conflict, Invalid, Retryable
 from vms.hypervisors import monitored
 from vms.hypervisors.base import AgentSocket, Disk, Exit, Handle, Probe, Problem, VmmSpec
-from vms.hypervisors.qemu import hotplug, qmp
+from vms.hypervisors.halted import console_says_halted
+from vms.hypervisors.qemu import hotplug, memory, qmp, snapshots
 from vms.hypervisors.qemu.binary import QemuBinary, find_qemu
-from vms.hypervisors.qemu.command import AGENT_SOCKET, QMP_SOCKET, command_line, kernel_file
+from vms.hypervisors.qemu.command import (
+    AGENT_SOCKET,
+    BALLOON,
+    QMP_SOCKET,
+    Memory,
+    command_line,
+    kernel_file,
+)
 from vms.hypervisors.qemu.kvm import kvm_problem
+from vms.hypervisors.qemu.snapshots import Snapshot
 
-RUNNING_SECONDS = 60.0
+START_SECONDS = 60.0
+END_SECONDS = 5.0  # for a QEMU that gives up to have ended
+RUNNING = {"running"}
+PAUSED = {"paused", snapshots.SAVED}
 
 
 class Qemu:
@@ -58,15 +73,45 @@ class Qemu:
         return Probe(self.name, True, accelerator, qemu.version, problems)
 
     def launch(self, spec: VmmSpec) -> Handle:
-        accelerator, _ = self._accelerator(self.kernel or spec.kernel, self.bzimage or spec.bzimage)
+        accelerator = self._accelerator_for(spec)
         self._require_clock(accelerator)
-        argv = command_line(spec, self.binary, accelerator, self.tsc_khz)
-        handle = monitored.start(spec.vm_dir, argv, self.binary.environment, accelerator)
+        with memory.new_memory(spec.mem_size_mib) as path:
+            argv = command_line(
+                spec, self.binary, accelerator, self.tsc_khz, Memory(path, shared=True)
+            )
+            return self._start(spec.vm_dir, argv, accelerator)
+
+    def snapshot(self, handle: Handle, directory: Path) -> None:
+        monitored.require_running(handle)
+        snapshots.save(handle, directory, self.tsc_khz)
+
+    def restore(self, spec: VmmSpec, directory: Path) -> Handle:
+        saved = snapshots.read(directory)
+        accelerator = self._accelerator_for(spec)
+        with _memory_for(saved, spec) as backing:
+            argv = command_line(
+                spec, self.binary, accelerator, self.tsc_khz, backing, saved.plugged
+            )
+            saved.require_same(
+                snapshots.machine(argv, self.binary.version, accelerator, self.tsc_khz)
+                | {"disks": snapshots.disk_sizes(spec.disks)}
+            )
+            return self._start(spec.vm_dir, argv, accelerator, saved)
+
+    def _start(
+        self, vm_dir: Path, argv: list[str], accelerator: str, saved: Snapshot | None = None
+    ) -> Handle:
+        """Start QEMU, and return when the guest runs: from its start, or from where it was."""
+        handle = monitored.start(vm_dir, argv, self.binary.environment, accelerator)
         try:
-            _wait_until_running(handle)
+            if saved is None:
+                _wait_for(handle, "running")
+            else:
+                _wait_for(handle, "inmigrate")
+                _load(handle, saved)
         except BaseException:
             monitored.kill(handle)
-            monitored.forget(spec.vm_dir)
+            monitored.forget(vm_dir)
             raise
         return handle
 
@@ -83,10 +128,10 @@ class Qemu:
         return monitored.adopt(vm_dir)
 
     def pause(self, handle: Handle) -> None:
-        self._control(handle, "stop", "paused")
+        self._control(handle, "stop", PAUSED)
 
     def resume(self, handle: Handle) -> None:
-        self._control(handle, "cont", "running")
+        self._control(handle, "cont", RUNNING)
 
     def shutdown(self, handle: Handle, timeout: float) -> Exit | None:
         try:
@@ -103,12 +148,34 @@ class Qemu:
         return hotplug.problem(vm_dir, disk_name)
 
     def plug(self, handle: Handle, disk: Disk) -> None:
-        self._require_running(handle)
+        monitored.require_running(handle)
         hotplug.plug(handle.vm_dir, disk)
 
     def unplug(self, handle: Handle, disk_name: str) -> None:
-        self._require_running(handle)
+        monitored.require_running(handle)
         hotplug.unplug(handle.vm_dir, disk_name)
+
+    def balloon(self, handle: Handle, mem_size_mib: int) -> None:
+        monitored.require_running(handle)
+        if not _has_balloon(handle.vm_dir):
+            raise Invalid(
+                "This VM has no balloon.",
+                detail=f"QEMU {self.binary.version} lets a guest's balloon damage the saved memory "
+                "that other guests share; 8.2 does not.",
+                hint="Update QEMU and start the VM again, or run it on Firecracker.",
+                code="balloon-unsupported",
+            )
+        qmp.ask(handle.vm_dir, ("balloon", {"value": mem_size_mib * 2**20}))
+
+    def metrics(self, handle: Handle) -> dict[str, Any]:
+        """The counters of each disk, by QEMU's name for it."""
+        monitored.require_running(handle)
+        (answer,) = qmp.ask(handle.vm_dir, "query-blockstats")
+        disks = cast("list[dict[str, Any]]", answer)
+        return {disk["node-name"]: disk["stats"] for disk in disks if "node-name" in disk}
+
+    def has_halted(self, vm_dir: Path) -> bool:
+        return console_says_halted(vm_dir)
 
     def cleanup(self, vm_dir: Path) -> None:
         monitored.cleanup(vm_dir)
@@ -116,16 +183,16 @@ class Qemu:
     def agent_socket(self, vm_dir: Path) -> AgentSocket:
         return AgentSocket(vm_dir / AGENT_SOCKET)
 
-    def _control(self, handle: Handle, command: str, expected: str) -> None:
-        self._require_running(handle)
+    def _control(self, handle: Handle, command: str, expected: set[str]) -> None:
+        monitored.require_running(handle)
         qmp.ask(handle.vm_dir, command)
         now = qmp.status(handle.vm_dir)
-        if now != expected:
-            raise Conflict(f"The VM is {now}, not {expected}.", code="vmm-state")
+        if now not in expected:
+            raise Conflict(f"The VM is {now}; it could not {command}.", code="vmm-state")
 
-    def _require_running(self, handle: Handle) -> None:
-        if not monitored.is_running(handle):
-            raise Conflict("The VM does not run any more.", code="vmm-ended")
+    def _accelerator_for(self, spec: VmmSpec) -> str:
+        kernel, bzimage = self.kernel or spec.kernel, self.bzimage or spec.bzimage
+        return self._accelerator(kernel, bzimage)[0]
 
     def _accelerator(
         self, kernel: Path | None, bzimage: Path | None
@@ -139,22 +206,50 @@ class Qemu:
         return ("tcg", (problem,)) if problem else ("kvm", ())
 
 
-def _wait_until_running(handle: Handle) -> None:
-    """Return when QEMU says that the guest's CPUs run. Raises Broken when that fails."""
-    deadline = time.monotonic() + RUNNING_SECONDS
+@contextmanager
+def _memory_for(saved: Snapshot, spec: VmmSpec) -> Iterator[Memory]:
+    """A copy on write of the saved memory, or new memory for what comes with the state."""
+    if saved.memory is not None:
+        yield Memory(str(saved.memory), shared=False)
+    else:
+        with memory.new_memory(spec.mem_size_mib) as path:
+            yield Memory(path, shared=True)
+
+
+def _wait_for(handle: Handle, status: str) -> None:
+    """Return when QEMU says that this is the guest's status. Raises Broken when that fails."""
+    deadline = time.monotonic() + START_SECONDS
     socket = handle.vm_dir / QMP_SOCKET
     while time.monotonic() < deadline:
-        ended = monitored.exit_status(handle)
-        if ended is not None:
-            raise monitored.launch_failed(
-                handle.vm_dir, f"QEMU {ended.describe()} before the guest ran."
-            )
+        _require_alive(handle)
         try:
-            if socket.exists() and qmp.status(handle.vm_dir) == "running":
+            if socket.exists() and qmp.status(handle.vm_dir) == status:
                 return
         except Retryable:
             pass  # not listening yet, or just ended: the next round tells
         time.sleep(monitored.POLL_SECONDS)
     raise monitored.launch_failed(
-        handle.vm_dir, f"QEMU did not start the guest within {RUNNING_SECONDS:.0f} s."
+        handle.vm_dir, f"QEMU did not start the guest within {START_SECONDS:.0f} s."
     )
+
+
+def _load(handle: Handle, saved: Snapshot) -> None:
+    try:
+        saved.load(handle.vm_dir)
+    except Retryable as error:
+        if monitored.wait(handle, END_SECONDS) is not None:
+            _require_alive(handle)
+        text = "QEMU did not load the guest's saved state."
+        raise monitored.launch_failed(handle.vm_dir, text, error.detail) from error
+
+
+def _require_alive(handle: Handle) -> None:
+    ended = monitored.exit_status(handle)
+    if ended is not None:
+        raise monitored.launch_failed(
+            handle.vm_dir, f"QEMU {ended.describe()} before the guest ran."
+        )
+
+
+def _has_balloon(vm_dir: Path) -> bool:
+    return any(f"id={BALLOON}" in word.split(",") for word in monitored.launched_with(vm_dir))

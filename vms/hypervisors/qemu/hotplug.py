@@ -14,9 +14,18 @@ from nexus_site.core.errors import Retryable
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk
 from vms.hypervisors.qemu import qmp
-from vms.hypervisors.qemu.command import SCSI, block_node
+from vms.hypervisors.qemu.disks import (
+    SCSI,
+    ScsiAddress,
+    block_node,
+    plugged_name,
+    scsi_device,
+    throttle_group,
+    throttle_name,
+)
 
 GONE_SECONDS = 15.0
+PLUGGED = "/machine/peripheral"  # the devices with an ID, in QEMU's tree of objects
 
 
 def problem(vm_dir: Path, disk_name: str = "") -> str:
@@ -31,19 +40,20 @@ def problem(vm_dir: Path, disk_name: str = "") -> str:
 
 def plug(vm_dir: Path, disk: Disk) -> None:
     """Give the guest the disk."""
-    name = _node(disk.name)
+    name = plugged_name(disk.name)
+    group = throttle_group(disk, name)
+    if group and throttle_name(name) not in _names(vm_dir, "/objects"):
+        qmp.ask(vm_dir, ("object-add", group))
     if name not in _nodes(vm_dir):
         qmp.ask(vm_dir, ("blockdev-add", block_node(disk, name)))
-    if name not in _devices(vm_dir):
-        device = {"driver": "scsi-hd", "bus": f"{SCSI}.0", "drive": name, "id": name}
-        names = {"serial": disk.name, "device_id": disk.name}
-        qmp.ask(vm_dir, ("device_add", device | names))
+    if name not in _names(vm_dir, PLUGGED):
+        qmp.ask(vm_dir, ("device_add", scsi_device(disk.name)))
 
 
 def unplug(vm_dir: Path, disk_name: str) -> None:
     """Take the disk away from the guest; QEMU has closed its file then."""
-    name = _node(disk_name)
-    if name in _devices(vm_dir):
+    name = plugged_name(disk_name)
+    if name in _names(vm_dir, PLUGGED):
         qmp.ask(vm_dir, ("device_del", {"id": name}))
     deadline = time.monotonic() + GONE_SECONDS
     while name in _nodes(vm_dir):
@@ -53,11 +63,21 @@ def unplug(vm_dir: Path, disk_name: str) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(monitored.POLL_SECONDS)
+    if throttle_name(name) in _names(vm_dir, "/objects"):
+        qmp.ask(vm_dir, ("object-del", {"id": throttle_name(name)}))
 
 
-def _node(disk_name: str) -> str:
-    """QEMU's name for the disk, both of the block device and of the guest's device."""
-    return f"plug-{disk_name}"
+def plugged(vm_dir: Path) -> dict[str, ScsiAddress]:
+    """Where each disk is that was plugged, by its name."""
+    prefix = plugged_name("")
+    names = sorted(name for name in _names(vm_dir, PLUGGED) if name.startswith(prefix))
+    found = {}
+    for name in names:
+        device = {"path": f"{PLUGGED}/{name}"}
+        questions = [("qom-get", device | {"property": word}) for word in ("scsi-id", "lun")]
+        number, lun = cast("list[int]", qmp.ask(vm_dir, *questions))
+        found[name.removeprefix(prefix)] = ScsiAddress(number, lun)
+    return found
 
 
 def _nodes(vm_dir: Path) -> set[str]:
@@ -65,6 +85,7 @@ def _nodes(vm_dir: Path) -> set[str]:
     return {node["node-name"] for node in cast("list[dict[str, Any]]", nodes)}
 
 
-def _devices(vm_dir: Path) -> set[str]:
-    (devices,) = qmp.ask(vm_dir, ("qom-list", {"path": "/machine/peripheral"}))
-    return {device["name"] for device in cast("list[dict[str, Any]]", devices)}
+def _names(vm_dir: Path, path: str) -> set[str]:
+    """What there is at a place of QEMU's tree of objects."""
+    (members,) = qmp.ask(vm_dir, ("qom-list", {"path": path}))
+    return {member["name"] for member in cast("list[dict[str, Any]]", members)}

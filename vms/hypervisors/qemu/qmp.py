@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from qemu.qmp import QMPClient, QMPError
 
@@ -15,6 +15,8 @@ from nexus_site.core.errors import Retryable
 from vms.hypervisors.qemu.command import QMP_SOCKET
 
 ANSWER_SECONDS = 15.0
+T = TypeVar("T")
+Conversation = Callable[[QMPClient], Awaitable[T]]
 Command = str | tuple[str, Mapping[str, object]]  # with its arguments
 
 # The library logs every lost connection as an error; we raise it instead.
@@ -22,17 +24,27 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
 
 def ask(vm_dir: Path, *commands: Command, timeout: float = ANSWER_SECONDS) -> list[object]:
-    """Run commands in one conversation; their return values.
+    """Run commands in one conversation; their return values. Raises as `converse` does."""
+    named = [(one, None) if isinstance(one, str) else one for one in commands]
 
-    Raises Retryable when QEMU cannot be reached, refuses one, or takes over `timeout` seconds.
-    QEMU talks to one client at a time: another one's conversation is waited for.
+    async def run(client: QMPClient) -> list[object]:
+        return [await client.execute(name, arguments) for name, arguments in named]
+
+    return converse(vm_dir, run, timeout)
+
+
+def converse(vm_dir: Path, conversation: Conversation[T], timeout: float = ANSWER_SECONDS) -> T:
+    """Connect, have this conversation, hang up; what it returns.
+
+    Raises Retryable when QEMU cannot be reached, refuses a command, or takes over `timeout`
+    seconds. QEMU talks to one client at a time: another one's conversation is waited for.
     """
     try:
         # Through the directory's descriptor the path is short: sockets allow 107 bytes.
         directory = os.open(vm_dir, os.O_PATH | os.O_DIRECTORY)
         try:
             address = f"/proc/self/fd/{directory}/{QMP_SOCKET}"
-            return asyncio.run(asyncio.wait_for(_converse(address, commands), timeout))
+            return asyncio.run(asyncio.wait_for(_converse(address, conversation), timeout))
         finally:
             os.close(directory)
     except (QMPError, OSError, EOFError, TimeoutError) as error:
@@ -49,11 +61,10 @@ def status(vm_dir: Path, timeout: float = ANSWER_SECONDS) -> str:
     return str(cast("dict[str, object]", answer)["status"])
 
 
-async def _converse(address: str, commands: Sequence[Command]) -> list[object]:
+async def _converse(address: str, conversation: Conversation[T]) -> T:
     client = QMPClient()
     await client.connect(address)
     try:
-        named = [(one, None) if isinstance(one, str) else one for one in commands]
-        return [await client.execute(name, arguments) for name, arguments in named]
+        return await conversation(client)
     finally:
         await client.disconnect()
