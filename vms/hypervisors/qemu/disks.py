@@ -11,7 +11,7 @@ SCSI = "scsi"  # the controller that takes disks while the VM runs
 Node = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class ScsiAddress:
     """Where on the controller a disk is that was plugged."""
 

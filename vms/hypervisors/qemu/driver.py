@@ -88,13 +88,12 @@ class Qemu:
     def restore(self, spec: VmmSpec, directory: Path) -> Handle:
         saved = snapshots.read(directory)
         accelerator = self._accelerator_for(spec)
+        plugged = saved.addresses(spec.disks)
         with _memory_for(saved, spec) as backing:
-            argv = command_line(
-                spec, self.binary, accelerator, self.tsc_khz, backing, saved.plugged
-            )
+            argv = command_line(spec, self.binary, accelerator, self.tsc_khz, backing, plugged)
             saved.require_same(
                 snapshots.machine(argv, self.binary.version, accelerator, self.tsc_khz)
-                | {"disks": snapshots.disk_sizes(spec.disks)}
+                | {"disks": snapshots.disks(spec.disks, plugged)}
             )
             return self._start(spec.vm_dir, argv, accelerator, saved)
 

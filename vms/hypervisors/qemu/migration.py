@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from qemu.qmp import QMPClient
 
-from nexus_site.core.errors import Broken
+from nexus_site.core.errors import Broken, Retryable
 from vms.hypervisors.qemu import qmp
 
 SAVE_SECONDS = LOAD_SECONDS = 1800.0  # for the memory of the largest VM on a slow disk
@@ -33,13 +33,12 @@ def save(vm_dir: Path, fd: int, *, shared_memory: bool) -> None:
         over = {"completed", "failed", "cancelled"}
         return await _until(client, "query-migrate", lambda now: now.get("status") in over)
 
-    ended = qmp.converse(vm_dir, conversation, SAVE_SECONDS)
+    try:
+        ended = qmp.converse(vm_dir, conversation, SAVE_SECONDS)
+    except Retryable as error:
+        raise _failed(error.detail) from error
     if ended["status"] != "completed":
-        raise Broken(
-            "QEMU could not save the guest's state.",
-            detail=str(ended.get("error-desc", "")),
-            code="save-failed",
-        )
+        raise _failed(str(ended.get("error-desc", "")))
 
 
 def load(vm_dir: Path, fd: int, *, shared_memory: bool) -> None:
@@ -55,6 +54,10 @@ def load(vm_dir: Path, fd: int, *, shared_memory: bool) -> None:
         await client.execute("cont")
 
     qmp.converse(vm_dir, conversation, LOAD_SECONDS)
+
+
+def _failed(detail: str) -> Broken:
+    return Broken("QEMU could not save the guest's state.", detail=detail, code="snapshot-failed")
 
 
 async def _prepare(client: QMPClient, fd: int, shared_memory: bool) -> None:

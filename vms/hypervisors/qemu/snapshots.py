@@ -38,6 +38,7 @@ DRIVER, FORMAT = "qemu", 1
 SECTOR = 512
 SAVED = "postmigrate"  # QEMU's name for a paused guest whose state it has written
 TSC_TOLERANCE = 1e-3  # measured anew at each start of Nexus
+OWN_NAMES = ("serial=", "mac=")  # the host's business, or in the guest's memory
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 Machine = dict[str, object]
 
@@ -49,6 +50,18 @@ class Snapshot:
     directory: Path
     machine: Machine
     plugged: dict[str, ScsiAddress]
+
+    def addresses(self, disks: tuple[Disk, ...]) -> dict[str, ScsiAddress]:
+        """Where those of `disks` go that were plugged; the others go where launched ones do.
+
+        Disks keep their names or, as copies of them do, have others: then those that were
+        plugged come last, in the order of their addresses.
+        """
+        if self.plugged.keys() <= {disk.name for disk in disks}:
+            return self.plugged
+        last = disks[len(disks) - len(self.plugged) :]
+        places = sorted(self.plugged.values())
+        return {disk.name: place for disk, place in zip(last, places, strict=False)}
 
     @property
     def memory(self) -> Path | None:
@@ -83,7 +96,7 @@ def save(handle: Handle, directory: Path, tsc_khz: int | None) -> None:
         "saved_at": time.time(),
         "kernel_arguments_sha256": hashlib.sha256(_value(argv, "-append").encode()).hexdigest(),
         "machine": machine(argv, _version(handle.vm_dir), handle.accelerator, tsc_khz)
-        | {"disks": _disk_sizes(handle.vm_dir, argv)},
+        | {"disks": _saved_disks(handle.vm_dir, argv, plugged)},
         "plugged": {name: asdict(address) for name, address in plugged.items()},
     }
     with _nothing_left_if_it_fails(directory):
@@ -121,17 +134,17 @@ def machine(argv: list[str], version: str, accelerator: str, tsc_khz: int | None
         "TSC kHz": tsc_khz,
         "CPUs": _value(argv, "-smp"),
         "memory": _value(argv, "-m"),
-        "devices": [word.split(",mac=")[0] for word in devices if not word.startswith("{")],
+        "devices": [_kind(device) for device in devices if not device.startswith("{")],
     }
 
 
-def disk_sizes(disks: tuple[Disk, ...]) -> dict[str, int]:
-    """The size of each disk as its guest sees it, in bytes by the disk's name."""
-    return {
-        disk.name: -(-disk.path.stat().st_size // SECTOR) * SECTOR
-        for disk in disks
-        if disk.path.exists()
-    }
+def disks(disks: tuple[Disk, ...], plugged: dict[str, ScsiAddress]) -> list[str]:
+    """What the guest knows of each disk, in their order on the machine."""
+    launched = [disk for disk in disks if disk.name not in plugged]
+    late = sorted(
+        (disk for disk in disks if disk.name in plugged), key=lambda disk: plugged[disk.name]
+    )
+    return [_describe(_size(disk.path), disk.read_only) for disk in (*launched, *late)]
 
 
 def _require_savable(handle: Handle, argv: list[str]) -> None:
@@ -231,24 +244,28 @@ def _version(vm_dir: Path) -> str:
     return f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}"
 
 
-def _disk_sizes(vm_dir: Path, argv: list[str]) -> dict[str, int]:
+def _saved_disks(vm_dir: Path, argv: list[str], plugged: dict[str, ScsiAddress]) -> list[str]:
+    """The same as `disks`, of a running QEMU."""
     (answer,) = qmp.ask(vm_dir, ("query-named-block-nodes", {"flat": True}))
-    nodes = {
-        node["node-name"]: node["image"]["virtual-size"]
-        for node in cast("list[dict[str, Any]]", answer)
-    }
-    return {name: nodes[node] for node, name in _disk_names(argv, nodes).items()}
+    nodes = {node["node-name"]: node for node in cast("list[dict[str, Any]]", answer)}
+    launched = [device for device in _values(argv, "-device") if device.startswith("virtio-blk")]
+    names = [f"disk{index}" for index in range(len(launched))]
+    names += [plugged_name(name) for name in sorted(plugged, key=lambda name: plugged[name])]
+    return [_describe(nodes[name]["image"]["virtual-size"], nodes[name]["ro"]) for name in names]
 
 
-def _disk_names(argv: list[str], nodes: dict[str, int]) -> dict[str, str]:
-    """The name of each disk by that of its node."""
-    prefix = plugged_name("")
-    names = {node: node.removeprefix(prefix) for node in nodes if node.startswith(prefix)}
-    for device in _values(argv, "-device"):
-        words = dict(word.split("=", 1) for word in device.split(",") if "=" in word)
-        if device.startswith("virtio-blk"):
-            names[words["drive"]] = words["serial"]
-    return names
+def _size(path: Path) -> int | None:
+    """As the guest sees it; None where there is no such file."""
+    return -(-path.stat().st_size // SECTOR) * SECTOR if path.exists() else None
+
+
+def _describe(size: int | None, read_only: bool) -> str:
+    return f"{size} bytes" + (", read-only" if read_only else "")
+
+
+def _kind(device: str) -> str:
+    """A device without what may be another: its own name."""
+    return ",".join(word for word in device.split(",") if not word.startswith(OWN_NAMES))
 
 
 def _host_cpu() -> str:
