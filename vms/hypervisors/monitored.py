@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,13 @@ def start(
     env: dict[str, str],
     accelerator: str,
     fifos: Mapping[Path, str] | None = None,
+    files: Sequence[int] = (),
 ) -> Handle:
     """Start `argv` in `vm_dir` under a new monitor that outlives this process.
 
     `env` is the VMM's whole environment; `accelerator` is remembered for `adopt`; what the VMM
-    writes into one of `fifos` goes to the log of that name. Raises Conflict when a VMM runs
-    there already, Broken when this one does not start.
+    writes into one of `fifos` goes to the log of that name; `files` are open as long as the VMM
+    runs. Raises Conflict when a VMM runs there already, Broken when this one does not start.
     """
     require_none(vm_dir)
     forget(vm_dir)
@@ -56,7 +57,7 @@ def start(
     }
     monitor.write_json(str(vm_dir / "launch.json"), launch)
     program = [sys.executable, "-I", "-S", monitor.__file__, str(vm_dir)]
-    said = _run([*_own_scope(), *program])
+    said = _run([*_own_scope(), *program], files)
     handle = _handle(vm_dir)
     if handle is None:
         forget(vm_dir)
@@ -218,11 +219,12 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _run(command: list[str]) -> str:
-    """What a short program says on stderr, or why it could not say it."""
+def _run(command: list[str], files: Sequence[int]) -> str:
+    """What a short program says on stderr, or why it could not say it; it inherits the files."""
     try:
         ended = subprocess.run(
             command,
+            pass_fds=files,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=START_SECONDS,

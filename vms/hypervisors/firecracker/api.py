@@ -6,7 +6,6 @@ The VMM that answers may be in the hands of its guest, so it is believed no more
 from __future__ import annotations
 
 import json
-import os
 import socket
 import ssl
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import httpcore2
 
 from nexus_site.core.errors import Conflict, Retryable
+from vms.hypervisors.firecracker import hostile
 
 SOCKET = "api.sock"
 ANSWER_SECONDS = 60.0
@@ -40,10 +40,11 @@ def ask(root: Path, *requests: Request, timeout: float = ANSWER_SECONDS) -> list
 
     `root` is the directory with the VMM's socket. Raises Conflict (code "firecracker-refused",
     its own words as detail) at the first call that is refused, and Retryable when the VMM
-    cannot be reached, answers nonsense, or takes over `timeout` seconds for all of them.
+    cannot be reached, answers nonsense, or takes over `timeout` seconds for all of them; Broken
+    (code "hostile-vmm") when its socket is none.
     """
     try:
-        with httpcore2.HTTP11Connection(ORIGIN, _Stream(root / SOCKET, timeout)) as connection:
+        with httpcore2.HTTP11Connection(ORIGIN, _Stream(root, timeout)) as connection:
             return [_call(connection, request) for request in requests]
     except (OSError, ValueError, httpcore2.ProtocolError) as error:
         raise Retryable(
@@ -96,19 +97,15 @@ def _fault(answer: bytes) -> str:
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection to the socket at `path` that has `timeout` seconds for all it does."""
+    """A connection to the VMM's socket that has `timeout` seconds for all it does."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, root: Path, timeout: float) -> None:
         self._deadline = time.monotonic() + timeout
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._bound()
-            # Through the directory's descriptor the path is short: sockets allow 107 bytes.
-            directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-            try:
-                self._socket.connect(f"/proc/self/fd/{directory}/{path.name}")
-            finally:
-                os.close(directory)
+            with hostile.socket_path(root, SOCKET) as path:
+                self._socket.connect(path)
         except OSError:
             self.close()
             raise

@@ -12,11 +12,13 @@ from typing import Any
 from nexus_site.core.errors import Broken, Conflict, NexusError, Retryable
 from vms.hypervisors import monitored
 from vms.hypervisors.base import AgentSocket, Disk, Exit, Handle, Probe, Problem, VmmSpec
-from vms.hypervisors.firecracker import api, checks, metrics, snapshots
+from vms.hypervisors.firecracker import api, checks, hostile, locks, metrics, snapshots
 from vms.hypervisors.firecracker.api import Request
 from vms.hypervisors.firecracker.binary import FirecrackerBinary
 from vms.hypervisors.firecracker.configuration import AGENT_PORT, VSOCK, Lent, requests
-from vms.hypervisors.firecracker.place import LENT, Place
+from vms.hypervisors.firecracker.jail import jail_problem
+from vms.hypervisors.firecracker.network import HostNetwork
+from vms.hypervisors.firecracker.place import LENT, Network, Place
 from vms.hypervisors.firecracker.premises import Premises
 from vms.hypervisors.firecracker.trial import kvm_problem
 from vms.hypervisors.halted import console_says_halted
@@ -36,9 +38,10 @@ class Firecracker:
     """Runs VMs with Firecracker; see `vms.hypervisors.base.Hypervisor` for the contract.
 
     `find_binary` gives the release for the next VM, None when none is installed. `jailed` is
-    whether VMMs run in a jail and `network` whether guests have one; None: as root, where the
-    release has a jailer. `cache_dir` keeps the answer of the KVM trial, which takes at most
-    `trial_seconds`, starts `kernel`, or else the first VM's, and gives it `trial_arguments`.
+    whether VMMs run in a jail (None: as root, where the release has a jailer); in a jail guests
+    have a network, of `networks`, unless `network` is False. `cache_dir` keeps the answer of the
+    KVM trial, which takes at most `trial_seconds`, starts `kernel`, or else the first VM's, and
+    gives it `trial_arguments`.
     """
 
     name = "firecracker"
@@ -53,10 +56,12 @@ class Firecracker:
         trial_arguments: tuple[str, ...] = (),
         network: bool | None = None,
         kernel: Path | None = None,
+        networks: Network | None = None,
     ) -> None:
         self.cache_dir = cache_dir
         self.find_binary = find_binary
         self.jailed, self.network = jailed, network
+        self.networks = networks or HostNetwork()
         self.trial_seconds, self.trial_arguments = trial_seconds, trial_arguments
         self.kernel = kernel
         self._trial = threading.Lock()
@@ -80,7 +85,7 @@ class Firecracker:
         return monitored.adopt(vm_dir)
 
     def agent_socket(self, vm_dir: Path) -> AgentSocket:
-        place = Premises.of(vm_dir).place
+        place = self._premises(vm_dir).place
         return AgentSocket(place.root / f"{VSOCK}_{AGENT_PORT}", guest_dials=True, uid=place.uid)
 
     def metrics(self, handle: Handle) -> dict[str, Any]:
@@ -117,26 +122,27 @@ class Firecracker:
     def _start(self, spec: VmmSpec, binary: FirecrackerBinary, configure: Configure) -> Handle:
         """Start a VMM that makes the calls of `configure`; nothing is left if one fails."""
         monitored.require_none(spec.vm_dir)
-        Premises.of(spec.vm_dir).cleanup()
-        jailed, networked = self._is_jailed(binary), self._is_networked(binary)
-        premises = Premises.reserve(spec, jailed=jailed, networked=networked)
-        handle = None
-        try:
-            plan = premises.prepare(spec)
-            calls = configure(premises.place, plan.tap if plan else None)
-            arguments, fifos = _logging(premises.place)
-            netns = plan.netns if plan else None
-            argv = premises.place.command(binary, arguments, spec, netns)
-            handle = monitored.start(spec.vm_dir, argv, {}, "kvm", fifos)
-            _wait_for_api(handle, premises.place.root)
-            _configure(handle, premises.place.root, calls)
-        except BaseException:
-            if handle is not None:
-                monitored.kill(handle)
-            monitored.forget(spec.vm_dir)
-            premises.cleanup()
-            raise
-        return handle
+        with locks.locked(spec.disks) as files:
+            self._premises(spec.vm_dir).cleanup()
+            network = self.networks if self._is_networked(binary) else None
+            premises = Premises.reserve(spec, network, jailed=self._is_jailed(binary))
+            handle = None
+            try:
+                plan = premises.prepare(spec)
+                calls = configure(premises.place, plan.tap if plan else None)
+                arguments, fifos = _logging(premises.place)
+                netns = plan.netns if plan else None
+                argv = premises.place.command(binary, arguments, spec, netns)
+                handle = monitored.start(spec.vm_dir, argv, {}, "kvm", fifos, files)
+                _wait_for_api(handle, premises.place.root)
+                _configure(handle, premises.place.root, calls)
+            except BaseException:
+                if handle is not None:
+                    monitored.kill(handle)
+                monitored.forget(spec.vm_dir)
+                premises.cleanup()
+                raise
+            return handle
 
     def _usable_binary(self, kernel: Path) -> FirecrackerBinary:
         """The release to start a VM with. Raises Broken when none can on this host."""
@@ -168,7 +174,10 @@ class Firecracker:
         return possible if self.jailed is None else self.jailed
 
     def _is_networked(self, binary: FirecrackerBinary) -> bool:
-        return self._is_jailed(binary) if self.network is None else self.network
+        return self._is_jailed(binary) and self.network is not False
+
+    def _premises(self, vm_dir: Path) -> Premises:
+        return Premises.of(vm_dir, self.networks)
 
     # Control
 
@@ -180,7 +189,7 @@ class Firecracker:
 
     def snapshot(self, handle: Handle, directory: Path) -> None:
         monitored.require_running(handle)
-        snapshots.save(Premises.of(handle.vm_dir).place, directory)
+        snapshots.save(self._premises(handle.vm_dir).place, directory)
 
     def balloon(self, handle: Handle, mem_size_mib: int) -> None:
         (machine,) = self._ask(handle, Request("GET", "/machine-config"))
@@ -189,7 +198,7 @@ class Firecracker:
 
     def _ask(self, handle: Handle, *calls: Request) -> list[Any]:
         monitored.require_running(handle)
-        return api.ask(Premises.of(handle.vm_dir).place.root, *calls)
+        return api.ask(self._premises(handle.vm_dir).place.root, *calls)
 
     # End
 
@@ -206,7 +215,7 @@ class Firecracker:
 
     def cleanup(self, vm_dir: Path) -> None:
         monitored.cleanup(vm_dir)
-        Premises.of(vm_dir).cleanup()
+        self._premises(vm_dir).cleanup()
 
     # Disks that come and go
 
@@ -247,12 +256,9 @@ def _logging(place: Place) -> tuple[list[str], dict[Path, str]]:
         ("--log-path", "log.fifo", "vmm.log"),
         ("--metrics-path", "metrics.fifo", metrics.LOG),
     ):
-        path = place.root / LENT / name
-        os.mkfifo(path, 0o600)
-        if place.uid is not None:
-            os.chown(path, place.uid, place.uid)
+        hostile.make_fifo(place.root / LENT, name, place.uid)
         arguments += [option, f"{LENT}/{name}"]
-        fifos[path] = log
+        fifos[place.root / LENT / name] = log
     return arguments, fifos
 
 

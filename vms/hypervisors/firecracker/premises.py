@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vms.hypervisors.base import VmmSpec
+from vms.hypervisors.firecracker.jail import Jail
 from vms.hypervisors.firecracker.place import Network, NetworkPlan, OpenPlace, Place
 from vms.hypervisors.monitor import read_json, write_json
 
@@ -15,7 +16,7 @@ RECORD = "place.json"
 
 @dataclass(frozen=True)
 class Premises:
-    """Made by `reserve`, before anything is on the host, and undone by `cleanup`."""
+    """Reserved before anything is on the host, then prepared, and in the end cleaned up."""
 
     vm_dir: Path
     ref: str
@@ -23,26 +24,27 @@ class Premises:
     network: Network | None = None
 
     @classmethod
-    def reserve(cls, spec: VmmSpec, *, jailed: bool, networked: bool) -> Premises:
+    def reserve(cls, spec: VmmSpec, network: Network | None, *, jailed: bool) -> Premises:
         """Those of a VM that is about to start; remembered from here on."""
         record = {
             "ref": spec.ref,
             "slot": spec.slot,
             "jailed": jailed,
-            "networked": networked,
+            "networked": network is not None,
         }
         write_json(str(spec.vm_dir / RECORD), record)
-        return cls.of(spec.vm_dir)
+        return cls(spec.vm_dir, spec.ref, _place(spec.vm_dir, spec.ref, spec.slot, jailed), network)
 
     @classmethod
-    def of(cls, vm_dir: Path) -> Premises:
+    def of(cls, vm_dir: Path, network: Network) -> Premises:
         """Those of the VMM that was started last in `vm_dir`; open ones if there was none."""
         try:
             record = read_json(str(vm_dir / RECORD))
         except (FileNotFoundError, json.JSONDecodeError):
             return cls(vm_dir, "", OpenPlace(vm_dir, "", 0))
-        ref, slot = record["ref"], record["slot"]
-        return cls(vm_dir, ref, OpenPlace(vm_dir, ref, slot), None)
+        ref = record["ref"]
+        place = _place(vm_dir, ref, record["slot"], record["jailed"])
+        return cls(vm_dir, ref, place, network if record["networked"] else None)
 
     def prepare(self, spec: VmmSpec) -> NetworkPlan | None:
         """Make them, in place of what an earlier VMM left; the network's plan, if there is one."""
@@ -56,3 +58,7 @@ class Premises:
             self.network.cleanup(self.ref)
         (self.vm_dir / RECORD).unlink(missing_ok=True)
         (self.vm_dir / f"{RECORD}.tmp").unlink(missing_ok=True)
+
+
+def _place(vm_dir: Path, ref: str, slot: int, jailed: bool) -> Place:
+    return (Jail if jailed else OpenPlace)(vm_dir, ref, slot)

@@ -6,16 +6,13 @@ A snapshot's directory has the VMM's state, the guest's memory, and a page of fa
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nexus_site.core.errors import Broken, Conflict, Invalid
 from vms.hypervisors.base import VmmSpec
-from vms.hypervisors.firecracker import api
+from vms.hypervisors.firecracker import api, hostile
 from vms.hypervisors.firecracker.api import Request
 from vms.hypervisors.firecracker.place import Place
 from vms.hypervisors.monitor import read_json, write_json
@@ -36,14 +33,14 @@ def save(place: Place, directory: Path) -> None:
     try:
         api.ask(place.root, create, timeout=SAVE_SECONDS)
         for name in (STATE, MEMORY):
-            _take(place.root / name, directory / name)
+            hostile.take_file(place.root, name, directory / name)
         size = (directory / STATE).stat().st_size
         facts = _facts(instance["vmm_version"], config) | {"state_size": size}
         write_json(str(directory / FACTS), facts)
     except BaseException as error:
-        for left in (directory, place.root):
-            for name in (STATE, MEMORY, FACTS):
-                (left / name).unlink(missing_ok=True)
+        for name in (STATE, MEMORY, FACTS):
+            hostile.remove(place.root, name)
+            (directory / name).unlink(missing_ok=True)
         if isinstance(error, Conflict | OSError):
             detail = error.detail if isinstance(error, Conflict) else str(error)
             raise Broken(
@@ -113,11 +110,3 @@ def _cpu_model() -> str:
         if name.strip() == "model name":
             return value.strip()
     return ""
-
-
-def _take(source: Path, target: Path) -> None:
-    """Make a file of the VMM, which may be its guest's by now, ours."""
-    if not stat.S_ISREG(source.lstat().st_mode):
-        raise Broken("The VMM did not save to a file.", detail=str(source), code="snapshot-failed")
-    shutil.move(source, target)
-    os.chown(target, os.geteuid(), os.getegid(), follow_symlinks=False)
