@@ -26,4 +26,16 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # not generic in every c
         return int(found[1]) * _UNITS[found[2].upper()]
 
 
+class Limit(Size):
+    """A size, or ``none`` for no limit, which is 0."""
+
+    name = "limit"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        return 0 if value == "none" else super().convert(value, param, context)
+
+
 SIZE = Size()
+LIMIT = Limit()

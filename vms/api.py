@@ -75,15 +75,14 @@ def get_vm(request: HttpRequest, ref: str) -> VM:
 def update_vm(
     request: HttpRequest, ref: str, data: UpdateVM, query: Query[ChangeQuery]
 ) -> HttpResponse:
-    """Rename a VM; change its size while it is at rest."""
+    """Rename a VM; change what it is like while it is at rest, its hypervisor at any time."""
     vm = resolve(VM.objects.all(), ref)
 
     @transaction.atomic
     def change() -> VM:
         if data.name is not None and data.name != vm.name:
             services.rename_vm(vm, data.name)
-        if data.vcpu_count is not None or data.mem_size_mib is not None:
-            services.update_vm(vm, vcpu_count=data.vcpu_count, mem_size_mib=data.mem_size_mib)
+        services.update_vm(vm, **data.model_dump(exclude={"name"}, exclude_none=True))
         return queries.vm_detail().get(pk=vm.pk)
 
     return carry_out(request, query, change, shown_as=VMDetail)

@@ -26,7 +26,9 @@ from nexus_site.core.models import Operation
 from nexus_site.core.operations import run_child
 from nexus_site.core.steps import Plan, Run, Step
 from vms import lifecycle, services
+from vms.choice import foretold
 from vms.models import VM
+from vms.shape import USUAL, shape_in
 from vms.states import AT_REST, Desired, State
 from vms.transitions import move
 
@@ -66,6 +68,7 @@ def plan(operation: Operation) -> Plan:
                 done=lifecycle.already_launched,
                 undo=lifecycle.kill,
                 keeps=True,
+                foresee=foresee_hypervisor,
             ),
             Step("agent", "Wait for the agent", lifecycle.wait_for_agent),
         ]
@@ -253,11 +256,7 @@ def make_vm(run: Run) -> str:
     if run.made.get("vm") and VM.objects.filter(pk=NexusID.parse(run.made["vm"])).exists():
         return "it is there"
     with transaction.atomic():
-        vm = services.new_vm(
-            run.params["name"],
-            vcpu_count=run.params["vcpu_count"],
-            mem_size_mib=run.params["mem_size_mib"],
-        )
+        vm = services.new_vm(run.params["name"], shape=USUAL | shape_in(run.params))
         drive = _drive(run)
         assert drive is not None, "the step before made it"
         services.attach_drive(vm, drive)
@@ -280,6 +279,10 @@ def start(run: Run) -> str:
     lifecycle.check_drives(run)
     lifecycle.prepare_kernel(run)
     return lifecycle.launch(run)
+
+
+def foresee_hypervisor(run: Run) -> str:
+    return foretold(run.params.get("hypervisor", VM.Hypervisor.AUTO))
 
 
 def _has_made(run: Run, kind: str, made: Image | Drive | VM) -> None:

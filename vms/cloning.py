@@ -9,7 +9,7 @@ from drives.models import Drive
 from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.steps import Plan, Run, Step
-from vms.lifecycle import remove, start_as_child, vm_of
+from vms.lifecycle import foresee_hypervisor, remove, start_as_child, vm_of
 from vms.live_drives import hold
 from vms.models import VM
 
@@ -17,7 +17,7 @@ from vms.models import VM
 def plan(operation: Operation) -> Plan:
     steps = [Step("drives", "Copy the drives", copy_drives, undo=drop, keeps=True)]
     if operation.params["start"]:
-        steps.append(Step("start", "Start the VM", start_as_child))
+        steps.append(Step("start", "Start the VM", start_as_child, foresee=foresee_hypervisor))
     return steps
 
 

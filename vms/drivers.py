@@ -1,26 +1,42 @@
-"""Which hypervisor drivers there are, set up for this host, and which of them a VM gets."""
+"""The hypervisor drivers, set up for this host. Which of them a VM gets: ``vms.choice``."""
 
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from django.conf import settings
 
 from guest_agent.binary import host_tsc_khz
+from images import services as image_services
 from nexus_site.core.errors import Invalid
 from vms.hypervisors.base import Hypervisor
+from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary
 from vms.hypervisors.qemu import Qemu
 from vms.models import VM
 
-QEMU = "qemu"
-NAMES = (QEMU,)
+QEMU, FIRECRACKER = VM.Hypervisor.QEMU.value, VM.Hypervisor.FIRECRACKER.value
+NAMES = (FIRECRACKER, QEMU)
 
 
 @cache
-def driver_for(name: str) -> Hypervisor:
-    """The driver called ``name``; one instance a process, its probe's answer kept on disk."""
+def driver_for(name: str, kernel: Path | None = None) -> Hypervisor:
+    """The driver called ``name``, set up once; its probe's answer is kept on disk.
+
+    Firecracker's probe tries KVM with ``kernel``, where that was never done; QEMU's does not
+    start a guest.
+    """
+    nexus = settings.NEXUS
     if name == QEMU:
-        return Qemu(settings.NEXUS.run_dir, tsc_khz=host_tsc_khz())
+        return Qemu(nexus.run_dir, tsc_khz=host_tsc_khz())
+    if name == FIRECRACKER:
+        return Firecracker(
+            nexus.run_dir,
+            _release,
+            trial_seconds=nexus.kvm_trial_seconds,
+            trial_arguments=tuple(nexus.guest_kernel_args.split()),
+            kernel=kernel,
+        )
     raise Invalid(
         f"There is no hypervisor “{name}”.",
         hint=f"There are: {', '.join(NAMES)}",
@@ -28,11 +44,13 @@ def driver_for(name: str) -> Hypervisor:
     )
 
 
+def _release() -> FirecrackerBinary | None:
+    release = image_services.default_release()
+    if release is None:
+        return None
+    return FirecrackerBinary(release.firecracker, release.jailer, release.version)
+
+
 def driver_of(vm: VM) -> Hypervisor:
     """The driver of what runs for ``vm``, or ran last; any will do where nothing ever has."""
     return driver_for(vm.vmm or QEMU)
-
-
-def choose(vm: VM) -> Hypervisor:
-    """The driver that the next start of ``vm`` is to use, by its wish and by what works here."""
-    return driver_for(QEMU if vm.hypervisor == VM.Hypervisor.AUTO else vm.hypervisor)

@@ -22,7 +22,8 @@ from nexus_site.core.models import Operation
 from nexus_site.core.operations import run_child
 from nexus_site.core.steps import Plan, Run, Step
 from vms import live_drives, outcomes, snapshotting, supervision
-from vms.drivers import choose, driver_of
+from vms.choice import choose, foretold
+from vms.drivers import driver_for, driver_of
 from vms.hypervisors.base import Disk, Exit, Handle, RateLimit, VmmSpec
 from vms.models import VM
 from vms.paths import make_vm_dir, remove_vm_dir, vm_dir
@@ -36,7 +37,15 @@ def start_plan(operation: Operation) -> Plan:
     return [
         Step("storage", "Check the drives", check_drives),
         Step("kernel", "Prepare kernel and initrd", prepare_kernel),
-        Step("launch", "Launch the VMM", launch, done=already_launched, undo=kill, keeps=True),
+        Step(
+            "launch",
+            "Launch the VMM",
+            launch,
+            done=already_launched,
+            undo=kill,
+            keeps=True,
+            foresee=foresee_hypervisor,
+        ),
         Step("agent", "Wait for the agent", wait_for_agent),
     ]
 
@@ -57,7 +66,7 @@ def create_plan(operation: Operation) -> Plan:
     """A VM whose rows are there already gets the storage of its drive."""
     plan = [Step("drive", "Make the drive", fill_drive, done=drive_is_there, keeps=True)]
     if operation.params.get("start"):
-        plan.append(Step("start", "Start the VM", start_as_child))
+        plan.append(Step("start", "Start the VM", start_as_child, foresee=foresee_hypervisor))
     return plan
 
 
@@ -125,20 +134,27 @@ def already_launched(run: Run) -> str | None:
     return "it runs already"
 
 
+def foresee_hypervisor(run: Run) -> str:
+    """For a dry run: what the VM would run on as far as is known, and why."""
+    return foretold(vm_of(run).hypervisor)
+
+
 def launch(run: Run) -> str:
-    """Start the VMM under its monitor; the VM is ``running`` when it returns."""
+    """Start the VMM under its monitor; the VM is ``running`` when it returns.
+
+    A wish that cannot be fulfilled is refused before anything has started.
+    """
     vm = vm_of(run)
-    driver = choose(vm)
     if vm.state != State.STARTING:
         raise Conflict(f"The VM “{vm.name}” is {vm.state}; it is not to be started any more.")
-    probe = driver.probe()
     kernel = Kernel.objects.get(pk=NexusID.parse(run.made["kernel"]))
-    boot = outcomes.open_boot(vm, kernel, probe)
-    handle = driver.launch(_spec(vm, kernel))
+    choice = choose(vm, image_services.boot_files(kernel).vmlinux)
+    boot = outcomes.open_boot(vm, kernel, choice)
+    handle = driver_for(choice.name).launch(_spec(vm, kernel))
     run.keep(boot=boot.ref)
     outcomes.vmm_runs(vm, handle)
     supervision.wake()
-    return f"{probe.name} {probe.version} ({handle.accelerator}), pid {handle.pid}"
+    return f"{choice}; pid {handle.pid}"
 
 
 def _spec(vm: VM, kernel: Kernel) -> VmmSpec:

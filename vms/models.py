@@ -196,6 +196,8 @@ class Boot(NexusModel):
     hypervisor = models.CharField(max_length=20)
     hypervisor_version = models.CharField(max_length=40, blank=True)
     accelerator = models.CharField(max_length=10, blank=True)
+    choice = models.CharField(max_length=300, blank=True, help_text="Why this hypervisor.")
+    jailed = models.BooleanField(default=False, help_text="The VMM had no rights but its own.")
     kernel = models.ForeignKey(Kernel, null=True, on_delete=models.SET_NULL)
     handle = models.JSONField(default=dict, help_text="Process IDs and their start times.")
     launched_at = models.DateTimeField(null=True, blank=True)

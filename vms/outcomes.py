@@ -16,23 +16,26 @@ from django.utils import timezone
 from images.models import Kernel
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, NexusError
+from vms.choice import Choice, label
 from vms.console import console_tail
 from vms.drivers import driver_of
-from vms.hypervisors.base import Exit, Handle, Probe
+from vms.hypervisors.base import Exit, Handle
 from vms.models import VM, Boot
 from vms.paths import vm_dir
 from vms.states import ALIVE, State
 from vms.transitions import try_move
 
 PANIC = "Kernel panic - not syncing"
+CHOICE_MOST = 300  # characters
 
 
 @transaction.atomic
-def open_boot(vm: VM, kernel: Kernel, probe: Probe) -> Boot:
+def open_boot(vm: VM, kernel: Kernel, choice: Choice) -> Boot:
     """The record of the start under way; an interrupted start goes on with its own.
 
     From now on the VM's VMM is looked for where this driver leaves it.
     """
+    probe = choice.probe
     vm.vmm = probe.name
     vm.save(update_fields=["vmm"])
     boot = Boot.objects.filter(vm=vm, handle={}, ended_at=None).first()
@@ -42,6 +45,7 @@ def open_boot(vm: VM, kernel: Kernel, probe: Probe) -> Boot:
     boot.kernel = kernel
     boot.hypervisor, boot.hypervisor_version = probe.name, probe.version
     boot.accelerator, boot.launched_at = probe.accelerator, timezone.now()
+    boot.choice = choice.reason[:CHOICE_MOST]
     boot.save()
     return boot
 
@@ -50,16 +54,14 @@ def open_boot(vm: VM, kernel: Kernel, probe: Probe) -> Boot:
 def vmm_runs(vm: VM, handle: Handle) -> None:
     """A VMM runs for ``vm``: keep its identity; a starting VM is ``running`` now."""
     boot = Boot.objects.filter(vm=vm, ended_at=None).first()
+    detail = {"pid": handle.pid, "accelerator": handle.accelerator}
     if boot is not None:
         boot.handle = handle.to_dict()
         boot.accelerator = handle.accelerator
-        boot.save(update_fields=["handle", "accelerator"])
-    try_move(
-        vm,
-        State.RUNNING,
-        f"the VMM runs (pid {handle.pid})",
-        detail={"pid": handle.pid, "accelerator": handle.accelerator},
-    )
+        boot.jailed = driver_of(vm).agent_socket(vm_dir(vm)).uid is not None
+        boot.save(update_fields=["handle", "accelerator", "jailed"])
+        detail["choice"] = f"{label(boot.hypervisor)} {boot.hypervisor_version}: {boot.choice}"
+    try_move(vm, State.RUNNING, f"the VMM runs (pid {handle.pid})", detail=detail)
 
 
 @transaction.atomic

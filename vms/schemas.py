@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 from ninja import Field, Schema
 
 from nexus_site.core.schemas import ID, Input, Ref, listed
+from vms.choice import expectation
 from vms.models import VM
 from vms.services import hotplug_problem
 from vms.states import Desired, State
@@ -16,6 +17,42 @@ VMState = Annotated[State, listed(State)]
 Name = Field("", max_length=63, description="A DNS label. Left out, a name is generated.")
 VcpuCount = Field(1, ge=1, le=1024)
 MemSizeMib = Field(512, ge=1, le=64 * 1024 * 1024)
+HypervisorWish = Annotated[VM.Hypervisor, listed(VM.Hypervisor)]
+
+
+class Limits(Input):
+    """What a VM may take from its host in a second."""
+
+    disk_mib_s: int | None = Field(
+        default=None,
+        ge=0,
+        le=1 << 20,
+        description="Each disk, reading and writing, in MiB; 0: no limit.",
+    )
+    disk_iops: int | None = Field(
+        default=None, ge=0, le=10_000_000, description="How often each disk may do so; 0: no limit."
+    )
+    network_mib_s: int | None = Field(
+        default=None, ge=0, le=1 << 20, description="The network each way, in MiB; 0: no limit."
+    )
+
+
+class VMShape(Limits):
+    """What a new VM is to be like."""
+
+    vcpu_count: int = VcpuCount
+    mem_size_mib: int = MemSizeMib
+    hypervisor: HypervisorWish = Field(
+        VM.Hypervisor.AUTO, description="auto: the best that works here."
+    )
+
+
+class ChangedShape(Limits):
+    """What a VM is to be like that is like another one, or was; what is left out stays."""
+
+    vcpu_count: int | None = Field(default=None, ge=1, le=1024)
+    mem_size_mib: int | None = Field(default=None, ge=1, le=64 * 1024 * 1024)
+    hypervisor: HypervisorWish | None = None
 
 
 class AttachedDrive(Schema):
@@ -37,7 +74,11 @@ class VMOut(Schema):
     desired_state: Annotated[Desired, listed(Desired)]
     vcpu_count: int
     mem_size_mib: int
-    hypervisor: str
+    hypervisor: HypervisorWish = Field(description="What it is to run on.")
+    vmm: str = Field(description="What it runs on, or ran on last; empty: it never ran.")
+    disk_mib_s: int | None
+    disk_iops: int | None
+    network_mib_s: int | None
     kernel: Ref | None = Field(description="Null: the default kernel at each start.")
     image: Ref | None = Field(description="What its root drive was made from.")
     drives: list[AttachedDrive]
@@ -72,12 +113,17 @@ class BootOut(Schema):
     hypervisor: str
     hypervisor_version: str
     accelerator: str
+    choice: str = Field(description="Why it was this hypervisor.")
+    jailed: bool = Field(description="Whether the VMM had no rights but its own.")
     kernel: Ref | None
     launched_at: datetime | None
     hello_at: datetime | None
     seconds_to_hello: float | None
     ended_at: datetime | None
     exit: dict[str, Any] | None
+    metrics: dict[str, Any] = Field(
+        description="The VMM's own counters under its own names, as last seen; without zeros."
+    )
 
     @staticmethod
     def resolve_exit(boot: Any) -> dict[str, Any] | None:
@@ -93,6 +139,18 @@ class VMDetail(VMOut):
     hotplug_problem: str = Field(
         description="Why drives cannot be attached or detached now; empty: they can."
     )
+    next_hypervisor: str = Field(
+        description="What a start would use, as far as is known; empty: none, or not known."
+    )
+    next_hypervisor_reason: str = Field(description="Why that one, or why none.")
+
+    @staticmethod
+    def resolve_next_hypervisor(vm: VM) -> str:
+        return expectation(vm.hypervisor)[0]
+
+    @staticmethod
+    def resolve_next_hypervisor_reason(vm: VM) -> str:
+        return expectation(vm.hypervisor)[1]
 
     @staticmethod
     def resolve_hotplug_problem(vm: VM) -> str:
@@ -116,24 +174,20 @@ class TransitionOut(Schema):
     detail: dict[str, Any]
 
 
-class CreateVM(Input):
+class CreateVM(VMShape):
     """A VM from an image, which gets a drive of its own, or with a drive as its root."""
 
     name: str = Name
     image: str = Field("", description="Name or ID; not with a drive.")
     drive: str = Field("", description="Name or ID; not with an image.")
-    vcpu_count: int = VcpuCount
-    mem_size_mib: int = MemSizeMib
     kernel: str = Field("", description="Name or ID; left out, the default kernel.")
     start: bool = False
 
 
-class UpdateVM(Input):
+class UpdateVM(ChangedShape):
     """What is left out stays as it is."""
 
     name: str | None = Field(None, min_length=1, max_length=63)
-    vcpu_count: int | None = Field(None, ge=1, le=1024)
-    mem_size_mib: int | None = Field(None, ge=1, le=64 * 1024 * 1024)
 
 
 class StopVM(Input):

@@ -19,7 +19,7 @@ from nexus_site.core.ids import check_name, free_name
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from vms import services
-from vms.capacity import check_size
+from vms.shape import new_shape, shape_in
 
 Target = Literal["image", "drive", "vm"]
 _SHOWN = {"image": "image", "drive": "drive", "vm": "VM"}
@@ -31,7 +31,7 @@ def from_rootfs(
 ) -> Operation:
     """An image, a drive or a ready VM from a distribution, fetched and built if need be.
 
-    ``wishes``: ``name``; for a drive ``size_mib``; for a VM ``vcpu_count`` and ``mem_size_mib``.
+    ``wishes``: ``name``; for a drive ``size_mib``; for a VM its ``Shape``.
     Raises ``NotFound`` (no such distribution), ``Conflict`` (name taken), ``Invalid``.
     """
     found = image_services.installed_rootfs(
@@ -85,8 +85,7 @@ def _open(
 ) -> Operation:
     name = _name_for(target, wishes.pop("name", ""))
     if target == "vm":
-        wishes = {"vcpu_count": 1, "mem_size_mib": services.DEFAULT_MEMORY_MIB} | wishes
-        check_size(wishes["vcpu_count"], wishes["mem_size_mib"])
+        wishes |= new_shape(shape_in(wishes))
     if target == "image":
         params |= {"image_name": name}
     operation = open_operation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ninja import Field
 
 from nexus_site.core.schemas import ChangeQuery, Input
-from vms.schemas import MemSizeMib, Name, VcpuCount
+from vms.schemas import Name, VMShape
 
 
 class _FromRootfs(Input):
@@ -35,10 +35,8 @@ class _Drive(Input):
     )
 
 
-class _VM(Input):
+class _VM(VMShape):
     name: str = Name
-    vcpu_count: int = VcpuCount
-    mem_size_mib: int = MemSizeMib
 
 
 class ImageFromRootfs(_FromRootfs, _Image):

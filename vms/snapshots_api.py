@@ -90,7 +90,7 @@ def clone_vm(
     """A new VM with copies of all drives, as they are now or in a snapshot, and an identity of
     its own: MAC address, hostname, machine ID, SSH host keys."""
     vm = resolve(VM.objects.all(), ref)
-    wishes = data.model_dump(exclude={"snapshot"})
+    wishes = data.model_dump(exclude={"snapshot"}, exclude_none=True)
     snapshots = VMSnapshot.objects.select_related("vm")
     snapshot = resolve(snapshots, data.snapshot) if data.snapshot else None
     return carry_out(request, query, lambda: services.clone_vm(vm, snapshot=snapshot, **wishes))

@@ -10,6 +10,7 @@ from ninja import Field, Schema
 from drives.models import Consistency
 from nexus_site.core.schemas import ID, Input, Ref, listed
 from vms.models import SnapshotPart, VMSnapshot
+from vms.schemas import ChangedShape
 
 Name = Field(default="", max_length=63, description="A DNS label. Left out, a name is generated.")
 Stop = Field(default=False, description="Shut a running VM down before and start it again after.")
@@ -92,11 +93,9 @@ class RollBackDrive(Input):
     stop: bool = Stop
 
 
-class CloneVM(Input):
-    """Left out sizes are those of the VM, or of the snapshot."""
+class CloneVM(ChangedShape):
+    """What is left out is as in the VM; sizes as in the snapshot."""
 
     name: str = Name
     snapshot: str = Field(default="", description="Name or ID; left out, the VM as it is now.")
     start: bool = False
-    vcpu_count: int | None = Field(default=None, ge=1, le=1024)
-    mem_size_mib: int | None = Field(default=None, ge=1, le=64 * 1024 * 1024)

@@ -141,6 +141,8 @@ def _rows(operation: Operation) -> list[dict[str, Any]]:
     for step in _kinds[operation.kind].plan(operation):
         note = step.done(run) if step.done else None
         action = "run" if note is None else "skip"
+        if note is None and step.foresee:
+            note = step.foresee(run)
         rows.append({"name": step.name, "title": step.title, "action": action, "note": note or ""})
     return rows
 

@@ -92,7 +92,8 @@ class Step:
     ``do`` returns a short note for people, or nothing. ``done`` returns a note when there
     is nothing to do: the step is then skipped and says so. ``undo`` takes back what ``do``
     did and must cope with its having done nothing. ``keeps``: once this step is through,
-    nothing before it is undone.
+    nothing before it is undone. ``foresee`` returns what a dry run says of a step that would
+    run; it starts nothing.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Step:
     done: Do | None = None
     undo: Callable[[Run], None] | None = None
     keeps: bool = False
+    foresee: Do | None = None
 
 
 Plan = Sequence[Step]

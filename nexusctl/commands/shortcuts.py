@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nexusctl.app import App, Command, Work, pass_app, show_named, work_options
+from nexusctl.commands.vm_shape import new_shape_options
 from nexusctl.sizes import SIZE
 
 _SOURCES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -25,18 +26,7 @@ _NAME = click.option("--name", default="", help="Left out, a name is generated."
 _OPTIONS: dict[str, tuple[Callable[[Any], Any], ...]] = {
     "image": (),
     "drive": (click.option("--size", "size_mib", type=SIZE, help="Grow it: 20G, 512M…"),),
-    "vm": (
-        click.option("--vcpus", "vcpu_count", type=int, default=1, show_default=True),
-        click.option(
-            "--memory",
-            "mem_size_mib",
-            type=int,
-            default=512,
-            show_default=True,
-            metavar="MIB",
-            help="In MiB.",
-        ),
-    ),
+    "vm": (new_shape_options,),
 }
 
 
@@ -49,8 +39,9 @@ def add_shortcuts(group: click.Group, target: str, *sources: str) -> None:
 def _command(target: str, source: str) -> click.Command:
     names, shown = _SOURCES[source]
 
-    def run(app: App, /, work: Work, **wishes: Any) -> None:
-        operation = app.change("POST", f"/{target}s/from-{source}", work, body=wishes)
+    def run(app: App, /, work: Work, shape: dict[str, Any] | None = None, **wishes: Any) -> None:
+        body = wishes | (shape or {})
+        operation = app.change("POST", f"/{target}s/from-{source}", work, body=body)
         if operation and operation["subject"]:
             show_named(operation["subject"])
 

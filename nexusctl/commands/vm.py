@@ -21,16 +21,15 @@ from nexusctl.app import (
 )
 from nexusctl.commands import vm_snapshots
 from nexusctl.commands.shortcuts import add_shortcuts
+from nexusctl.commands.vm_shape import changed_shape_options, new_shape_options
 from nexusctl.formatting import ago, mib, moment, seconds, size, when
 
 AT_REST = {"created", "stopped", "crashed", "failed", "suspended"}
+HYPERVISORS = {"auto": "automatic", "firecracker": "Firecracker", "qemu": "QEMU"}
+ACCELERATORS = {"kvm": "KVM", "tcg": "emulation"}
 CONSOLE_WAIT = 5.0  # seconds that one question after more console output may wait
 
 name_option = click.option("--name", default="", help="Left out, a name is generated.")
-vcpus_option = click.option("--vcpus", type=int, default=1, show_default=True)
-memory_option = click.option(
-    "--memory", type=int, default=512, show_default=True, metavar="MIB", help="In MiB."
-)
 vm_argument = click.argument("vm", metavar="VM")
 
 
@@ -52,8 +51,7 @@ def list_(app: App, state: str, image: str) -> None:
 @click.option("--image", default="", help="Make a drive of this image and boot from it.")
 @click.option("--drive", default="", help="Boot from this drive instead.")
 @name_option
-@vcpus_option
-@memory_option
+@new_shape_options
 @click.option("--kernel", default="", help="Left out, the default kernel.")
 @click.option("--start", is_flag=True, help="Start it as well.")
 @work_options
@@ -63,10 +61,9 @@ def create(
     image: str,
     drive: str,
     name: str,
-    vcpus: int,
-    memory: int,
     kernel: str,
     start: bool,
+    shape: dict[str, Any],
     work: Work,
 ) -> None:
     """Make a VM from an image, or around a drive."""
@@ -74,11 +71,9 @@ def create(
         "image": image,
         "drive": drive,
         "name": name,
-        "vcpu_count": vcpus,
-        "mem_size_mib": memory,
         "kernel": kernel,
         "start": start,
-    }
+    } | shape
     show_subject(app.change("POST", "/vms", work, body=body))
 
 
@@ -161,6 +156,22 @@ def rename(app: App, vm: str, name: str, work: Work) -> None:
 
 @vm.command()
 @vm_argument
+@changed_shape_options
+@dry_run_option
+@pass_app
+def update(app: App, vm: str, shape: dict[str, Any], work: Work) -> None:
+    """Change what a VM at rest is like; its hypervisor also while it runs, for its next start."""
+    if not shape:
+        raise click.UsageError("Say what to change, such as --memory 1024.")
+    row = app.change("PATCH", f"/vms/{vm}", work, body=shape)
+    if row:
+        show_named(row)
+        if row["state"] not in AT_REST:
+            output.note("It takes effect when the VM starts next.")
+
+
+@vm.command()
+@vm_argument
 @pass_app
 def history(app: App, vm: str) -> None:
     """Show every state a VM was in, when and why."""
@@ -231,8 +242,10 @@ def show_vm(row: dict[str, Any]) -> None:
             ("cpus", str(row["vcpu_count"])),
             ("memory", mib(row["mem_size_mib"])),
             ("drives", "\n".join(_drive(drive) for drive in row["drives"])),
+            ("limits", _limits(row)),
             ("mac", row["mac"]),
             ("hypervisor", _hypervisor(row)),
+            ("next start", _next_start(row)),
             ("agent", _agent(row)),
             ("last boot", _boot(row["last_boot"])),
             ("created", when(row["created_at"])),
@@ -258,6 +271,7 @@ def show_history(rows: list[Any]) -> None:
 
 #: What is shown of a transition's detail, where it is there, in this order.
 POST_MORTEM = {
+    "choice": "chosen",
     "exit": "exit status",
     "last_heartbeat": "last heartbeat",
     "warning": "warning",
@@ -289,11 +303,35 @@ def _drive(drive: dict[str, Any]) -> str:
     return f"{_named(drive)}, {kind}, {size(drive['size_bytes'])}{mode}"
 
 
+def _limits(row: dict[str, Any]) -> str:
+    """Empty where there are none."""
+    limits = {
+        "each disk {} MiB/s": row["disk_mib_s"],
+        "each disk {} operations/s": row["disk_iops"],
+        "network {} MiB/s": row["network_mib_s"],
+    }
+    return ", ".join(text.format(value) for text, value in limits.items() if value)
+
+
 def _hypervisor(row: dict[str, Any]) -> str:
+    """What it runs on, or ran on last, and why."""
     boot = row["last_boot"]
     if not boot:
-        return str(row["hypervisor"])
-    return f"{boot['hypervisor']} {boot['hypervisor_version']} ({boot['accelerator']})"
+        return ""
+    name = HYPERVISORS.get(boot["hypervisor"], boot["hypervisor"])
+    how = [ACCELERATORS.get(boot["accelerator"], boot["accelerator"])]
+    how += ["jailed"] if boot["jailed"] else []
+    text = f"{name} {boot['hypervisor_version']}, {', '.join(how)}"
+    return f"{text}\n{boot['choice']}" if boot["choice"] else text
+
+
+def _next_start(row: dict[str, Any]) -> str:
+    """What it is to run on, and what that will be."""
+    name = HYPERVISORS.get(row["next_hypervisor"], "")
+    wish = HYPERVISORS[row["hypervisor"]]
+    if row["hypervisor"] == row["next_hypervisor"]:
+        return name
+    return f"{wish}: {name or 'not known'}\n{row['next_hypervisor_reason']}"
 
 
 def _agent(row: dict[str, Any]) -> str:

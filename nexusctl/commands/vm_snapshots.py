@@ -20,6 +20,7 @@ from nexusctl.app import (
     work_options,
     yes_option,
 )
+from nexusctl.commands.vm_shape import changed_shape_options
 from nexusctl.formatting import mib, size, when
 
 vm_argument = click.argument("vm", metavar="VM")
@@ -114,8 +115,7 @@ def rollback(app: App, vm: str, snapshot: str, stop: bool, yes: bool, work: Work
 @click.option("--snapshot", default="", help="Left out, the VM as it is now.")
 @name_option
 @click.option("--start", is_flag=True, help="Start it as well.")
-@click.option("--vcpus", type=int, help="Left out, as many as the VM has.")
-@click.option("--memory", type=int, metavar="MIB", help="In MiB; left out, as much as the VM has.")
+@changed_shape_options
 @work_options
 @pass_app
 def clone(
@@ -124,18 +124,11 @@ def clone(
     snapshot: str,
     name: str,
     start: bool,
-    vcpus: int | None,
-    memory: int | None,
+    shape: dict[str, Any],
     work: Work,
 ) -> None:
     """Make a VM with copies of all drives of another, and an identity of its own."""
-    body = {
-        "snapshot": snapshot,
-        "name": name,
-        "start": start,
-        "vcpu_count": vcpus,
-        "mem_size_mib": memory,
-    }
+    body = {"snapshot": snapshot, "name": name, "start": start} | shape
     operation = app.change("POST", f"/vms/{vm}/clone", work, body=body)
     if operation:
         show_named(operation["subject"])

@@ -118,7 +118,7 @@ def test_renaming_and_resizing(world, operator):
 
 
 def test_an_update_is_made_as_a_whole_or_not_at_all(ready, operator):
-    response = operator.send("PATCH", "/vms/hello", {"name": "other", "vcpu_count": 1})
+    response = operator.send("PATCH", "/vms/hello", {"name": "other", "mem_size_mib": 256})
     assert (response.status_code, response.json()["code"]) == (409, "vm-runs")
     ready.refresh_from_db()
     assert ready.name == "hello"

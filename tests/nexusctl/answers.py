@@ -27,7 +27,11 @@ VM: Row = {
     "desired_state": "running",
     "vcpu_count": 2,
     "mem_size_mib": 1024,
-    "hypervisor": "qemu",
+    "hypervisor": "auto",
+    "vmm": "qemu",
+    "disk_mib_s": 50,
+    "disk_iops": None,
+    "network_mib_s": 10,
     "kernel": None,
     "image": IMAGE_REF,
     "drives": [ATTACHED],
@@ -54,12 +58,15 @@ BOOT: Row = {
     "hypervisor": "qemu",
     "hypervisor_version": "10.0.3",
     "accelerator": "tcg",
+    "choice": "Firecracker is not usable here: no release is installed",
+    "jailed": False,
     "kernel": KERNEL_REF,
     "launched_at": "2026-07-29T11:57:57.300Z",
     "hello_at": "2026-07-29T11:58:00Z",
     "seconds_to_hello": 2.7,
     "ended_at": None,
     "exit": None,
+    "metrics": {},
 }
 VM_DETAIL: Row = VM | {
     "mac": "52:54:00:12:34:56",
@@ -68,6 +75,8 @@ VM_DETAIL: Row = VM | {
     "last_boot": BOOT,
     "source_snapshot": None,
     "hotplug_problem": "",
+    "next_hypervisor": "firecracker",
+    "next_hypervisor_reason": "it works here",
 }
 HISTORY: list[Row] = [
     {

@@ -58,8 +58,12 @@ def test_vm_inspect(server, nexusctl):
         cpus        2
         memory      1 GiB
         drives      hello (aaaaaaaaaaaba), root, 8.0 GiB
+        limits      each disk 50 MiB/s, network 10 MiB/s
         mac         52:54:00:12:34:56
-        hypervisor  qemu 10.0.3 (tcg)
+        hypervisor  QEMU 10.0.3, emulation
+                    Firecracker is not usable here: no release is installed
+        next start  automatic: Firecracker
+                    it works here
         agent       0.1.0, heard 2.0 s ago
         last boot   3, 2026-07-29T11:57:57.3Z, hello after 2.7 s
         created     2026-07-29T11:00:00.0Z

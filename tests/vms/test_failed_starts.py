@@ -77,7 +77,8 @@ def test_without_qemu_the_vm_fails_with_the_command_that_installs_it(
     monkeypatch.setenv("PATH", "/nowhere")
     operation = start(vm)
     assert operation.state == "failed"
-    assert operation.error["code"] == "qemu-missing"
+    assert operation.error["code"] == "hypervisor-unusable"
+    assert "QEMU is not installed" in operation.error["text"]
     assert "install" in operation.error["hint"]
     last = vm.history.last()
     assert last is not None

@@ -25,7 +25,7 @@ def test_a_vm_from_a_distribution_is_one_operation_with_eight_steps() -> None:
         "rootfs", "template", "build", "image", "drive", "vm", "start", "agent",
     ]  # fmt: skip
     assert (operation.kind, operation.subject_name) == ("vm.from-rootfs", "hello")
-    assert operation.params["mem_size_mib"] == services.DEFAULT_MEMORY_MIB
+    assert operation.params["mem_size_mib"] == services.USUAL["mem_size_mib"]
 
 
 @pytest.mark.parametrize(("distro", "version"), [("slackware", "15"), ("plan9", "4")])
@@ -156,7 +156,7 @@ def test_a_rename_is_checked_and_recorded() -> None:
 
 def test_a_running_vm_keeps_its_size() -> None:
     with pytest.raises(Conflict, match="at rest"):
-        services.update_vm(make_vm(state=State.READY), vcpu_count=1)
+        services.update_vm(make_vm(state=State.READY), mem_size_mib=128)
     assert services.update_vm(make_vm(), mem_size_mib=128).mem_size_mib == 128
 
 

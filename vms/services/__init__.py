@@ -17,7 +17,6 @@ from vms.services.snapshots import (
     snapshot_vm,
 )
 from vms.services.vms import (
-    DEFAULT_MEMORY_MIB,
     create_vm,
     delete_vm,
     new_name,
@@ -28,10 +27,12 @@ from vms.services.vms import (
     stop_vm,
     update_vm,
 )
+from vms.shape import USUAL, Shape
 
 __all__ = [
-    "DEFAULT_MEMORY_MIB",
+    "USUAL",
     "ConsolePage",
+    "Shape",
     "attach_drive",
     "clone_vm",
     "counts_by_state",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack, cast
 
 from django.db import transaction
 
@@ -14,10 +15,10 @@ from nexus_site.core.ids import check_name, free_name
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from vms.busy import require_free, require_idle
-from vms.capacity import check_size
 from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
 from vms.services.rules import open_rollback, require_settled
 from vms.services.vms import new_name, new_vm
+from vms.shape import Shape, checked, shape_of
 
 MAX_BASE = 58  # characters of a name that may get a suffix
 
@@ -144,13 +145,12 @@ def clone_vm(
     name: str = "",
     snapshot: VMSnapshot | None = None,
     start: bool = False,
-    vcpu_count: int | None = None,
-    mem_size_mib: int | None = None,
+    **shape: Unpack[Shape],
 ) -> Operation:
     """A new VM with copies of all drives, as they are now (at one instant) or in a snapshot.
 
     Its MAC address is its own, and so will its guest's hostname, machine ID and SSH host keys
-    be. Sizes that are left out are those of the VM, or of the snapshot.
+    be. What is left out of its shape is as that of the VM; sizes as those of the snapshot.
     """
     if snapshot is not None:
         _require_own(vm, snapshot)
@@ -158,13 +158,12 @@ def clone_vm(
     else:
         require_settled(vm)
         require_idle(vm)
-    was = snapshot or vm
-    vcpu_count, mem_size_mib = vcpu_count or was.vcpu_count, mem_size_mib or was.mem_size_mib
-    check_size(vcpu_count, mem_size_mib)
+    was = shape_of(vm)
+    if snapshot is not None:
+        was |= Shape(vcpu_count=snapshot.vcpu_count, mem_size_mib=snapshot.mem_size_mib)
     clone = new_vm(
         new_name(name),
-        vcpu_count=vcpu_count,
-        mem_size_mib=mem_size_mib,
+        shape=checked(cast("Shape", {**was, **shape})),
         kernel=vm.kernel,
         reason=f"cloned from {vm.name}" + (f", snapshot {snapshot.name}" if snapshot else ""),
     )

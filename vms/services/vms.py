@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
+from typing import Unpack, cast
 
 from django.db import transaction
 
@@ -21,13 +22,13 @@ from nexus_site.core.models import Operation
 from nexus_site.core.operations import cancel, open_operation, open_operations
 from vms.busy import operations_on, require_free, require_not_copied, starting_operations
 from vms.capacity import check_size
+from vms.choice import require_usable
 from vms.models import VM
 from vms.services.drives import attach_drive
 from vms.services.rules import require_rest, wish
+from vms.shape import Shape, checked, new_shape, shape_of
 from vms.states import ALIVE, AT_REST, Desired, State
 from vms.transitions import move, record_creation
-
-DEFAULT_MEMORY_MIB = 512
 
 
 @transaction.atomic
@@ -36,10 +37,9 @@ def create_vm(
     name: str = "",
     image: str = "",
     drive: str = "",
-    vcpu_count: int = 1,
-    mem_size_mib: int = DEFAULT_MEMORY_MIB,
     kernel: str = "",
     start: bool = False,
+    **shape: Unpack[Shape],
 ) -> Operation:
     """A VM from an image (a new drive is made of it) or with an existing drive as its root."""
     if bool(image) == bool(drive):
@@ -49,11 +49,9 @@ def create_vm(
             code="image-or-drive",
         )
     name = new_name(name)
-    check_size(vcpu_count, mem_size_mib)
     vm = new_vm(
         name,
-        vcpu_count=vcpu_count,
-        mem_size_mib=mem_size_mib,
+        shape=new_shape(shape),
         kernel=resolve(Kernel.objects.all(), kernel) if kernel else None,
     )
     if image:
@@ -70,22 +68,9 @@ def create_vm(
     )
 
 
-def new_vm(
-    name: str,
-    *,
-    vcpu_count: int,
-    mem_size_mib: int,
-    kernel: Kernel | None = None,
-    reason: str = "created",
-) -> VM:
-    """The row of a new VM, with the first line of its history."""
-    vm = VM.objects.create(
-        name=name,
-        vcpu_count=vcpu_count,
-        mem_size_mib=mem_size_mib,
-        kernel=kernel,
-        mac=_random_mac(),
-    )
+def new_vm(name: str, *, shape: Shape, kernel: Kernel | None = None, reason: str = "created") -> VM:
+    """The row of a new VM of a ``checked`` shape, with the first line of its history."""
+    vm = VM.objects.create(name=name, kernel=kernel, mac=_random_mac(), **shape)
     record_creation(vm, reason)
     return vm
 
@@ -102,6 +87,7 @@ def start_vm(vm: VM) -> Operation:
     require_free(vm)
     _require_root_drive(vm)
     check_size(vm.vcpu_count, vm.mem_size_mib)
+    require_usable(vm.hypervisor)
     operation = open_operation("vm.start", f"Start VM {vm.name}", subject=vm, params={"vm": vm.ref})
     wish(vm, Desired.RUNNING)
     with events.acting(events.current_actor(), operation):
@@ -222,14 +208,21 @@ def rename_vm(vm: VM, name: str) -> VM:
 
 
 @transaction.atomic
-def update_vm(vm: VM, *, vcpu_count: int | None = None, mem_size_mib: int | None = None) -> VM:
-    """Change the size of a VM at rest."""
-    require_rest(vm, "be changed")
-    vm.vcpu_count = vcpu_count or vm.vcpu_count
-    vm.mem_size_mib = mem_size_mib or vm.mem_size_mib
-    check_size(vm.vcpu_count, vm.mem_size_mib)
-    vm.save(update_fields=["vcpu_count", "mem_size_mib"])
-    events.append("vm.changed", vm, vcpu_count=vm.vcpu_count, mem_size_mib=vm.mem_size_mib)
+def update_vm(vm: VM, **wanted: Unpack[Shape]) -> VM:
+    """Change what a VM at rest is like; its hypervisor at any time, for the next start.
+
+    Raises ``Conflict`` for one that runs, ``Invalid`` for what cannot be.
+    """
+    before = shape_of(vm)
+    shape = checked(cast("Shape", {**before, **wanted}))
+    changes = {name: value for name, value in shape.items() if value != before.get(name)}
+    if set(changes) - {"hypervisor"}:
+        require_rest(vm, "be changed")
+    for name, value in changes.items():
+        setattr(vm, name, value)
+    if changes:
+        vm.save(update_fields=list(changes))
+        events.append("vm.changed", vm, **changes)
     return vm
 
 

@@ -1,0 +1,91 @@
+"""What a VM is to be like: the options that all commands share which make or change one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from nexusctl.sizes import LIMIT
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LIMITS = (
+    click.option(
+        "--hypervisor",
+        type=click.Choice(["auto", "firecracker", "qemu"]),
+        help="What it is to run on.",
+    ),
+    click.option(
+        "--disk-limit",
+        "disk_mib_s",
+        type=LIMIT,
+        help="What each disk may read and write in a second: 50M, 1G, none.",
+    ),
+    click.option(
+        "--disk-iops", type=click.IntRange(0), help="How often each disk may do so; 0: no limit."
+    ),
+    click.option(
+        "--network-limit",
+        "network_mib_s",
+        type=LIMIT,
+        help="What it may send, and receive, in a second: 10M, none.",
+    ),
+)
+_NEW = (
+    click.option("--vcpus", "vcpu_count", type=int, default=1, show_default=True),
+    click.option(
+        "--memory",
+        "mem_size_mib",
+        type=int,
+        default=512,
+        show_default=True,
+        metavar="MIB",
+        help="In MiB.",
+    ),
+    *_LIMITS,
+)
+_CHANGED = (
+    click.option("--vcpus", "vcpu_count", type=int, help="Left out, as many as the VM has."),
+    click.option(
+        "--memory",
+        "mem_size_mib",
+        type=int,
+        metavar="MIB",
+        help="In MiB; left out, as much as the VM has.",
+    ),
+    *_LIMITS,
+)
+_FIELDS = (
+    "vcpu_count",
+    "mem_size_mib",
+    "hypervisor",
+    "disk_mib_s",
+    "disk_iops",
+    "network_mib_s",
+)
+
+
+def new_shape_options(function: F) -> F:
+    """The options of a new VM, as the argument ``shape``: what the API takes, where given."""
+    return _with(_NEW, function)
+
+
+def changed_shape_options(function: F) -> F:
+    """The same for a VM that is like another, or was; nothing is given by itself."""
+    return _with(_CHANGED, function)
+
+
+def _with(options: tuple[Callable[[Any], Any], ...], function: F) -> F:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        given = {name: values.pop(name) for name in _FIELDS}
+        shape = {name: value for name, value in given.items() if value is not None}
+        return function(*args, shape=shape, **values)
+
+    decorated: Any = wrapper
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]

@@ -1,0 +1,84 @@
+"""What a VM is like: its size, what it is to run on, and what it may take from the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
+
+from nexus_site.core.errors import Invalid
+from vms.capacity import check_size
+from vms.choice import require_usable
+from vms.models import VM
+
+
+class Shape(TypedDict, total=False):
+    """Fields of a VM that people choose; what is left out is as usual, or as it was.
+
+    The limits hold for a second, of each disk or of the network; None, or 0, for none.
+    """
+
+    vcpu_count: int
+    mem_size_mib: int
+    hypervisor: str
+    disk_mib_s: int | None
+    disk_iops: int | None
+    network_mib_s: int | None
+
+
+DEFAULT_MEMORY_MIB = 512
+USUAL = Shape(
+    vcpu_count=1,
+    mem_size_mib=DEFAULT_MEMORY_MIB,
+    hypervisor=VM.Hypervisor.AUTO,
+    disk_mib_s=None,
+    disk_iops=None,
+    network_mib_s=None,
+)
+#: Field, what it limits, and the most that is of any use.
+LIMITS = (
+    ("disk_mib_s", "MiB that a disk moves in a second", 1 << 20),
+    ("disk_iops", "operations of a disk in a second", 10_000_000),
+    ("network_mib_s", "MiB that go through the network in a second", 1 << 20),
+)
+
+
+def shape_in(values: Mapping[str, Any]) -> Shape:
+    """What ``values`` say about the shape of a VM."""
+    return cast("Shape", {name: values[name] for name in USUAL if name in values})
+
+
+def shape_of(vm: VM) -> Shape:
+    return cast("Shape", {name: getattr(vm, name) for name in USUAL})
+
+
+def checked(shape: Shape) -> Shape:
+    """``shape``, which is complete, with no limit as None; ``Invalid`` where it cannot be,
+    ``Conflict`` for a hypervisor that is known not to work here."""
+    check_size(shape["vcpu_count"], shape["mem_size_mib"])
+    _check_hypervisor(shape["hypervisor"])
+    found: dict[str, Any] = dict(shape)
+    for name, what, most in LIMITS:
+        found[name] = found[name] or None
+        if found[name] is not None and not 1 <= found[name] <= most:
+            raise Invalid(
+                f"The limit of {what} is a number from 1 to {most}; {found[name]} was asked for.",
+                hint="0 stands for no limit.",
+                code="limit-range",
+                extra={"field": name},
+            )
+    return cast("Shape", found)
+
+
+def new_shape(given: Shape) -> Shape:
+    """The shape of a new VM: as ``given``, else as usual; ``checked``."""
+    return checked(cast("Shape", {**USUAL, **given}))
+
+
+def _check_hypervisor(wish: str) -> None:
+    if wish not in VM.Hypervisor.values:
+        raise Invalid(
+            f"There is no hypervisor “{wish[:40]}”.",
+            hint=f"There are: {', '.join(VM.Hypervisor.values)}.",
+            code="unknown-hypervisor",
+        )
+    require_usable(wish)
