@@ -23,7 +23,7 @@ from nexus_site.core.errors import Invalid
 ROOT_MODULES = ("virtio_blk", "ext4")
 EXTRA_MODULES = (
     *("virtio_net", "af_packet", "vmw_vsock_virtio_transport"),
-    *("virtio_rng", "tiny_power_button"),
+    *("virtio_rng", "virtio_balloon", "tiny_power_button"),
 )
 # What a guest needs for disks that come while it runs; loaded when the first one does.
 HOTPLUG_MODULES = ("virtio_scsi", "sd_mod")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from django.http import HttpResponse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -13,7 +14,6 @@ from images.models import VmmRelease
 from images.providers.base import version_key
 from nexus_site.core.dialogs import Dialog, Listed
 from nexus_site.core.htmx import Request, page, render_page, toast
-from nexus_site.core.operations import open_operations
 
 FRAGMENTS = ("images/_firecracker.html", "images/_firecracker_offers.html")
 #: Offers that the page shows; older ones are downloaded by their version.
@@ -30,11 +30,13 @@ def release_list(request: Request) -> HttpResponse:
     offers = [offer for offer in known.offers if offer.version not in versions]
     context = {
         "area": "firecracker",
-        "rows": [{"release": row, "files": services.release_files(row)} for row in kept],
+        "rows": [
+            {"release": row, "files": services.release_files(row), "path": _path(row)}
+            for row in kept
+        ],
         "known": known,
         "offers": offers[:NEWEST],
         "older": len(offers[NEWEST:]),
-        "under_way": open_operations().filter(kind__startswith="firecracker."),
     }
     return render_page(request, "images/firecracker.html", context, fragments=FRAGMENTS)
 
@@ -48,7 +50,8 @@ def download_release(request: Request) -> HttpResponse:
         operation = services.download_release(data["version"], data["provider"], data["path"])
         return toast(request, operation.title, operation=operation)
 
-    initial = {name: request.GET[name] for name in ("version", "provider") if name in request.GET}
+    names = ("version", "provider", "path")
+    initial = {name: request.GET[name] for name in names if name in request.GET}
     text = "It is checked, started once to see that it runs here, and kept beside the others."
     dialog = Dialog("Download Firecracker", "Download", text)
     return dialog.answer(request, submit, DownloadReleaseForm, initial)
@@ -93,6 +96,11 @@ def remove_release(request: Request, ref: str) -> HttpResponse:
 def refresh_releases(request: Request) -> HttpResponse:
     operation = services.refresh_releases()
     return toast(request, operation.title, operation=operation)
+
+
+def _path(release: VmmRelease) -> str:
+    """The path that it was taken from, as a part of a URL; empty where there was none."""
+    return quote(release.source) if release.source.startswith("/") else ""
 
 
 def _what_follows(release: VmmRelease) -> str:

@@ -51,7 +51,7 @@ def test_releases_say_what_they_are(client: Client, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(releases, "_users", [lambda: [("1.12.1", "web"), ("1.12.1", "db")]])
     default = make_release("1.12.1", files=True)
     plain = make_release("1.9.0", files=True, jailer_sha256="")
-    lost = make_release("1.11.0")
+    lost = make_release("1.11.0", provider="local", source="/opt/a b/firecracker")
     page = _page(client)
     assert [row.version for row in (default, lost, plain)] == re.findall(
         r'<th scope="row">(1\.[\d.]+)', page
@@ -62,13 +62,14 @@ def test_releases_say_what_they_are(client: Client, monkeypatch: pytest.MonkeyPa
     assert "VMs are not jailed" in _row(page, plain)
     assert f"/firecracker/{plain.ref}/use/" in _row(page, plain)
     assert "its files are gone" in _row(page, lost)
-    assert "/firecracker/download/?version=1.11.0" in _row(page, lost)
+    wish = "provider=local&version=1.11.0&path=/opt/a%20b/firecracker"
+    assert f'hx-get="/firecracker/download/?{wish}"' in _row(page, lost)
 
 
 def test_what_can_be_had_is_shown_unless_it_is_here(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_release("1.12.1")
+    make_release("1.12.1", files=True)
     offers = [
         ReleaseOffer(version, host_arch(), "github", "https://example.org/<script>", 5 << 20)
         for version in ("1.12.1", *(f"1.{minor}.0" for minor in range(11, -1, -1)))
@@ -77,7 +78,7 @@ def test_what_can_be_had_is_shown_unless_it_is_here(
     monkeypatch.setattr("images.services.list_release_offers", lambda: known)
     page = client.get("/firecracker/").content.decode()
     assert page.count("/firecracker/download/?provider=github&amp;version=") == 10
-    assert "version=1.12.1" in page, "of the release whose files are gone"
+    assert "version=1.12.1" not in page, "it is here"
     assert "2 older ones" in page
     assert "GitHub cannot be reached." in page
     assert "<script>" not in page.partition("Can be downloaded")[2].partition("</section>")[0]

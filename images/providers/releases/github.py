@@ -63,7 +63,7 @@ class GitHubProvider:
     """The releases of the project at ``base_url``, which speaks GitHub's API."""
 
     name = "github"
-    label = "The project's releases on GitHub"
+    label = "Releases on GitHub"
 
     def __init__(self, base_url: str = BASE_URL) -> None:
         self._base_url = base_url.rstrip("/")
