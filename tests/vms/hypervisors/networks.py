@@ -70,7 +70,7 @@ class Server:
 
     def __init__(self, space: Space, address: str, port: int, *, udp: bool = False) -> None:
         kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
-        self._socket = space.run(socket.socket, socket.AF_INET, kind)
+        self._socket = space.run(socket.socket, _family(address), kind)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((address, port))
         if not udp:
@@ -102,12 +102,16 @@ class Server:
 def call(address: object, port: int, *, udp: bool = False, timeout: float = PATIENCE) -> str:
     """Who the server there thinks we are; OSError when it cannot be reached."""
     kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
-    with socket.socket(socket.AF_INET, kind) as calling:
+    with socket.socket(_family(str(address)), kind) as calling:
         calling.settimeout(timeout)
         calling.connect((str(address), port))
         if udp:
             calling.send(b"?")
         return calling.recv(100).decode()
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def reaches(address: object, port: int, *, udp: bool = False) -> bool:

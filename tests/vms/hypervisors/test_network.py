@@ -131,6 +131,16 @@ def test_a_host_without_a_resolver_has_networks_all_the_same(world: World) -> No
     assert remains(world, spec.ref) == []
 
 
+def test_the_resolver_may_be_that_of_a_cloud(world: World, new_guest: NewGuest) -> None:
+    """At the address of its credentials, which stay out of reach."""
+    world.serve(world.internet, METADATA, DNS, udp=True)
+    world.serve(world.internet, METADATA, WEB)
+    guest = new_guest(0)
+    world.host.run(_apply, firewall.host_rules(DEFAULT_POOL, IPv4Address(METADATA)))
+    assert guest.run(call, SEEN.dns[0], DNS, udp=True) == str(WAN)
+    assert not guest.run(reaches, METADATA, WEB)
+
+
 # What it does not reach
 
 
@@ -210,6 +220,63 @@ def test_other_interfaces_are_left_alone(world: World, prepare: Callable[[int], 
     prepare(0)
     world.serve(world.host, str(WAN), OWN)
     assert world.internet.run(reaches, WAN, OWN)
+
+
+def test_other_packets_pass_through_the_host(
+    world: World, prepare: Callable[[int], VmmSpec]
+) -> None:
+    world.serve(world.internet, str(INTERNET), WEB)
+    world.internet.ip(f"route add 192.0.2.0/24 via {WAN}")
+    neighbour = Space(network.namespace_of(prepare(0).ref))
+    world.host.ip(
+        f"link add lan1 type veth peer name lan2 netns {neighbour.path.name}",
+        "addr add 192.0.2.1/24 dev lan1",
+        "link set lan1 up",
+    )
+    neighbour.ip(
+        "addr add 192.0.2.2/24 dev lan2",
+        "link set lan2 up",
+        f"route add {INTERNET} via 192.0.2.1",
+    )
+    assert neighbour.run(call, INTERNET, WEB) == "192.0.2.2"
+
+
+# When the namespace's own rules and settings are out of force
+
+
+def test_the_host_takes_no_addresses_but_the_pools(
+    world: World, prepare: Callable[[int], VmmSpec]
+) -> None:
+    world.serve(world.internet, str(INTERNET), WEB)
+    netns = Space(network.namespace_of(prepare(0).ref))
+    netns.run(_apply, "delete table inet nexus\n")
+    world.internet.ip(f"route add {firewall.GUESTS} via {WAN}")
+    world.host.ip(f"route add {firewall.GUESTS} via {DEFAULT_POOL.network_address + 2}")
+    with networks.guest(netns.path, FIRST_UID) as guest:
+        assert not guest.run(reaches, INTERNET, WEB)
+
+
+def test_the_host_takes_no_ipv6(world: World, prepare: Callable[[int], VmmSpec]) -> None:
+    spec = prepare(0)
+    netns = Space(network.namespace_of(spec.ref))
+    switch = Path("/proc/sys/net/ipv6/conf/up0/disable_ipv6")
+    if not netns.run(switch.exists):
+        pytest.skip("the kernel has no IPv6")
+    netns.run(switch.write_text, "0")
+    world.host.run(Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text, "1")
+    world.host.ip(
+        f"addr add fd01::1/64 dev nx{spec.ref} nodad", "addr add fd02::1/64 dev wan0 nodad"
+    )
+    world.internet.ip("addr add fd02::2/64 dev lan0 nodad", "route add default via fd02::1")
+    netns.ip("addr add fd01::2/64 dev up0 nodad", "route add default via fd01::1")
+
+    for space in (world.host, world.internet):
+        world.serve(space, "::", WEB)
+    assert not netns.run(reaches, "fd01::1", WEB)
+    assert not netns.run(reaches, "fd02::2", WEB)
+    world.host.run(_apply, firewall.remove_host_rules())
+    assert netns.run(reaches, "fd01::1", WEB), "the services themselves must work"
+    assert netns.run(reaches, "fd02::2", WEB)
 
 
 # What is made, and what is left

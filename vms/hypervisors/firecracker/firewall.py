@@ -19,6 +19,7 @@ def host_rules(pool: IPv4Network, resolver: IPv4Address | None) -> str:
 
     A guest reaches what the host reaches, but not the host, another VM, or 169.254.0.0/16 (the
     credentials of a cloud's machine). Its DNS goes to the host's resolver, if that is known.
+    IPv6 does not work: to find the host by it takes a packet to the host.
     """
     question = f"meta l4proto {{ tcp, udp }} th dport 53 ct status dnat ct original ip daddr {pool}"
     return f"""\
@@ -37,7 +38,6 @@ table inet {TABLE} {{
     oifgroup {GROUP} ct state established,related accept
     oifgroup {GROUP} reject with icmpx admin-prohibited
     iifgroup != {GROUP} accept
-    meta nfproto ipv6 drop
     ip saddr != {pool} drop
     {question} accept
     ip daddr 169.254.0.0/16 reject with icmpx admin-prohibited
