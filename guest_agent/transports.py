@@ -103,12 +103,16 @@ class AwaitedLine:
     def __init__(self, path: Path, uid: int | None = None) -> None:
         self.path = path
         self._listener = _bound(path, uid)
+        self._file = os.lstat(path).st_ino
         self._listener.setblocking(False)
         self._listener.listen(BACKLOG)
 
     async def connect(self) -> Streams:
         caller, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-        while newer := self._waiting():
+        for _ in range(BACKLOG + 1):  # who goes on calling meanwhile waits for the next time
+            newer = self._waiting()
+            if newer is None:
+                break
             caller.close()
             caller = newer
         return await asyncio.open_unix_connection(sock=caller)
@@ -122,13 +126,16 @@ class AwaitedLine:
             loop.remove_reader(self._listener)
 
     def close(self) -> None:
+        """Stop listening; the file goes, unless the next listener has put its own there."""
         self._listener.close()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.lstat(self.path).st_ino == self._file:
+                self.path.unlink()
 
     def _waiting(self) -> socket.socket | None:
         try:
             caller, _ = self._listener.accept()
-        except BlockingIOError:
+        except OSError:  # most often that nobody waits
             return None
         caller.setblocking(False)
         return caller

@@ -6,6 +6,7 @@ function looks at the state and does what is still to be done.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -103,14 +104,49 @@ def agent_is_silent(vm: VM, reason: str) -> None:
     )
 
 
+def guest_halted(vm: VM, handle: Handle) -> None:
+    """The guest has switched itself off, which does not end its VMM: that is killed."""
+    with transaction.atomic():
+        if not _is_current(vm, handle):
+            return
+        try_move(vm, State.STOPPING, "the guest shut itself down", only_from=ALIVE)
+    driver_of(vm).kill(handle)
+
+
+def keep_metrics(vm: VM, handle: Handle, counters: dict[str, Any]) -> None:
+    """The VMM's own counters, without those that have counted nothing."""
+    if counters and _is_current(vm, handle):
+        Boot.objects.filter(vm=vm, ended_at=None).update(metrics=_counted(counters))
+
+
+def _counted(counters: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for name, value in counters.items():
+        found = _counted(value) if isinstance(value, dict) else value
+        if found:
+            kept[name] = found
+    return kept
+
+
+def _is_current(vm: VM, handle: Handle) -> bool:
+    """Whether ``handle`` is the VMM that was launched last, and has not ended as far as is known.
+
+    Another may run by now: who watches the old one is told late that it ended.
+    """
+    boot = Boot.objects.filter(vm=vm, ended_at=None).first()
+    identity = (handle.pid, handle.started)
+    return boot is not None and (boot.handle.get("pid"), boot.handle.get("started")) == identity
+
+
 @transaction.atomic
-def vmm_ended(vm: VM, ended: Exit) -> None:
+def vmm_ended(vm: VM, ended: Exit, handle: Handle | None = None) -> None:
     """The VMM is gone: stopped if that was asked for, or the guest's own doing; else crashed.
 
-    A VM that is ``starting`` is left to its start operation, which knows more.
+    A VM that is ``starting`` is left to its start operation, which knows more; and nothing is
+    done for a VMM (``handle``) that is not the VM's any more.
     """
-    vm.refresh_from_db(fields=["state"])
-    if vm.state == State.STARTING:
+    vm.refresh_from_db(fields=["state", "vmm"])
+    if vm.state == State.STARTING or (handle and not _is_current(vm, handle)):
         return
     lines = console_tail(vm)
     how = f"the VMM {'was ' if ended.signal else ''}{ended.describe()}"
@@ -175,7 +211,11 @@ def _close_boot(vm: VM, record: dict[str, Any]) -> None:
     for boot in Boot.objects.filter(vm=vm, ended_at=None):
         boot.ended_at = timezone.now()
         boot.exit = record
-        boot.save(update_fields=["ended_at", "exit"])
+        if boot.handle:
+            with suppress(NexusError):  # most drivers know nothing of one that has ended
+                last = driver_of(vm).metrics(Handle.from_dict(boot.handle))
+                boot.metrics = _counted(last) or boot.metrics
+        boot.save(update_fields=["ended_at", "exit", "metrics"])
         events.append("vm.boot_ended", vm, boot=boot.number, exit=record["exit"])
 
 

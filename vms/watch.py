@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # A guest takes a moment to notice that its host has hung up; dialling sooner is slower.
 REDIAL_FIRST, REDIAL_MOST = 0.25, 2.0  # seconds
+METRICS_EVERY = 30.0  # seconds
 
 
 class Database(Protocol):
@@ -52,7 +53,8 @@ class Watch:
 
     def start(self) -> None:
         """Begin to watch; returns at once."""
-        for work in (self._follow_exit, self._follow_agent, self._notice_silence):
+        works = (self._follow_exit, self._follow_agent, self._notice_silence, self._follow_metrics)
+        for work in works:
             self._tasks.append(asyncio.create_task(self._guarded(work), name=work.__name__))
 
     async def close(self) -> None:
@@ -107,7 +109,7 @@ class Watch:
         ended = await self._database.in_database(self._exit_record)
         self.over = True
         await self.close()
-        await self._database.in_database(lambda: outcomes.vmm_ended(self.vm, ended))
+        await self._database.in_database(lambda: outcomes.vmm_ended(self.vm, ended, self.handle))
 
     def _runs(self) -> bool:
         """Whether the process is still the VMM, and not another one under its pid."""
@@ -124,24 +126,44 @@ class Watch:
             time.sleep(0.01)
         return found if isinstance(found, Exit) else Exit(None, None, None)
 
+    async def _follow_metrics(self) -> None:
+        """Keep the VMM's own counters now and then."""
+        while True:
+            await asyncio.sleep(METRICS_EVERY)
+            with contextlib.suppress(NexusError):
+                await self._keep_metrics()
+
+    async def _keep_metrics(self) -> None:
+        counters = await asyncio.to_thread(driver_of(self.vm).metrics, self.handle)
+        await self._database.in_database(
+            lambda: outcomes.keep_metrics(self.vm, self.handle, counters)
+        )
+
     # The agent
 
     async def _follow_agent(self) -> None:
-        """Meet the agent for ever, with growing pauses; stay with it while it answers."""
+        """Have a line to the agent for ever, and meet it there."""
+        while True:
+            with contextlib.suppress(OSError), contextlib.closing(self._line()) as line:
+                await self._meet_again_and_again(line)
+            await asyncio.sleep(REDIAL_MOST)
+
+    def _line(self) -> AgentLine:
         socket = driver_of(self.vm).agent_socket(vm_dir(self.vm))
-        line = transports.open_line(socket.path, guest_dials=socket.guest_dials, uid=socket.uid)
+        return transports.open_line(socket.path, guest_dials=socket.guest_dials, uid=socket.uid)
+
+    async def _meet_again_and_again(self, line: AgentLine) -> None:
+        """Meet the agent for ever, with growing pauses; stay with it while it answers."""
         pause = REDIAL_FIRST
-        try:
-            while True:
-                reason = "the connection was refused"
-                with contextlib.suppress(OSError):
-                    met, reason = await self._meet(line)
-                    pause = REDIAL_FIRST if met else pause
-                log.debug("agent of %s: %s", self.vm.name, reason)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, REDIAL_MOST)
-        finally:
-            line.close()
+        while True:
+            reason = "the connection was refused"
+            with contextlib.suppress(OSError):
+                met, reason = await self._meet(line)
+                pause = REDIAL_FIRST if met else pause
+            log.debug("agent of %s: %s", self.vm.name, reason)
+            await self._database.in_database(self._end_if_halted)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, REDIAL_MOST)
 
     async def _meet(self, line: AgentLine) -> tuple[bool, str]:
         """One connection from its beginning to its end: whether there was a hello, and why it
@@ -247,6 +269,8 @@ class Watch:
         if live_drives.is_held(self.vm):
             self._answered_at = time.monotonic()
         silent = time.monotonic() - self._answered_at
+        if silent > settings.NEXUS.heartbeat_interval:
+            self._end_if_halted()
         row = VM.objects.filter(pk=self.vm.pk).values("state", "state_since").first()
         if row is None:
             return
@@ -255,6 +279,15 @@ class Watch:
         waiting = (timezone.now() - row["state_since"]).total_seconds()
         if row["state"] == State.RUNNING and waiting > settings.NEXUS.agent_ready_timeout:
             outcomes.agent_is_silent(self.vm, f"no hello within {waiting:.0f} s")
+
+    def _end_if_halted(self) -> None:
+        """A guest that has switched itself off may leave its VMM running: that ends too."""
+        if not driver_of(self.vm).has_halted(vm_dir(self.vm)) or not self._runs():
+            return
+        try:
+            outcomes.guest_halted(self.vm, self.handle)
+        except NexusError as error:
+            log.warning("the guest of %s has halted: %s", self.vm.name, error.text)
 
 
 async def _process_end(pid: int, is_the_one: Callable[[], bool]) -> None:
