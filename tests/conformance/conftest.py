@@ -33,6 +33,7 @@ from images.providers.embedded import EmbeddedProvider
 from images.providers.modules import kernel_modules
 from images.trees import Tree
 from nexus_site.core.ids import NexusID
+from tests.conformance.guests import PATIENCE
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
 from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary
@@ -43,12 +44,16 @@ SLOTS = count(1)
 IN_THE_RIG = "NEXUS_TEST_RIG" in os.environ
 GUEST_ARGUMENTS = tuple(os.environ.get("NEXUS_GUEST_KERNEL_ARGS", "").split())
 TRIAL_SECONDS = 5.0
+LOGS = ("console.log", "vmm.log", "metrics.log")
+RECORDS = ("launch.json", "monitor.json", "exit.json")
+KEPT = {*LOGS, *(f"{log}.1" for log in LOGS), *(f"{log}.dropped" for log in LOGS), *RECORDS}
 ALPINE_ID = UUID(int=1)
-PATIENCE = 180.0  # seconds for whatever a guest does: emulated ones are slow on a busy machine
 
 Conversation = Callable[[AgentConnection], Awaitable[Any]]
 NewDriver = Callable[[], Hypervisor]
+NewSpec = Callable[..., VmmSpec]
 Boot = Callable[..., "BareVM"]
+Remains = Callable[[VmmSpec], list[str]]
 
 
 @dataclass(frozen=True)
@@ -166,21 +171,16 @@ def firecracker(cache: Path, kernel: Path) -> NewDriver:
     return make
 
 
-@pytest.fixture(scope="module")
-def boot(
-    new_driver: NewDriver, boot_files: BootFiles, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Boot]:
-    """Launches a VM; its spec may be changed by keyword. None outlives its module.
+@pytest.fixture(scope="session")
+def new_spec(boot_files: BootFiles, tmp_path_factory: pytest.TempPathFactory) -> NewSpec:
+    """Makes specs of VMs; they may be changed by keyword.
 
-    Its directory's name is longer than a socket's address may be, and odd.
+    A VM's directory has a name that is longer than a socket's address may be, and odd.
     """
-    launched: list[BareVM] = []
 
-    def launch(driver: Hypervisor | None = None, **changes: Any) -> BareVM:
-        vm_dir = tmp_path_factory.mktemp("vm") / ('a, long "name" ' + "x" * 100)
-        vm_dir.mkdir()
+    def make(**changes: Any) -> VmmSpec:
         spec = VmmSpec(
-            vm_dir=vm_dir,
+            vm_dir=tmp_path_factory.mktemp("vm") / ('a, long "name" ' + "x" * 100),
             ref=str(NexusID.random()),
             slot=next(SLOTS),
             name="bare",
@@ -193,16 +193,36 @@ def boot(
             kernel_args=("nexus.init=none",),
             bzimage=boot_files.bzimage,
         )
-        driver = driver or new_driver()
         spec = replace(spec, **changes)
-        spec = replace(spec, kernel_args=(*GUEST_ARGUMENTS, *spec.kernel_args))
-        vm = BareVM(driver, spec, driver.launch(spec))
-        launched.append(vm)
-        return vm
+        spec.vm_dir.mkdir(exist_ok=True)
+        return replace(spec, kernel_args=(*GUEST_ARGUMENTS, *spec.kernel_args))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def boot(new_driver: NewDriver, new_spec: NewSpec) -> Iterator[Boot]:
+    """Launches a VM, of a `spec` or of a new one changed by keyword. None outlives its module.
+
+    With a `snapshot` the guest that was saved in that directory goes on instead.
+    """
+    launched: list[BareVM] = []
+
+    def launch(
+        driver: Hypervisor | None = None,
+        spec: VmmSpec | None = None,
+        snapshot: Path | None = None,
+        **changes: Any,
+    ) -> BareVM:
+        driver, spec = driver or new_driver(), spec or new_spec(**changes)
+        handle = driver.restore(spec, snapshot) if snapshot else driver.launch(spec)
+        launched.append(BareVM(driver, spec, handle))
+        return launched[-1]
 
     yield launch
     for vm in launched:
         vm.driver.kill(vm.handle)
+        vm.driver.cleanup(vm.vm_dir)
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +254,37 @@ def until() -> Callable[[Callable[[], object]], None]:
             time.sleep(0.01)
 
     return wait_until
+
+
+@pytest.fixture
+def remains() -> Remains:
+    """Everything that a VM which has ended must not leave on the host."""
+
+    def find(spec: VmmSpec) -> list[str]:
+        inside, ref = f"{spec.vm_dir}/", spec.ref
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [
+            *(f"process {pid}" for pid in processes_of(spec)),
+            *(str(path) for path in spec.vm_dir.iterdir() if path.name not in KEPT),
+            *(line for line in mounts if inside in line.replace("\\040", " ")),
+            *(str(path) for path in Path("/run/netns").glob(f"*{ref}*")),
+            *(str(path) for path in Path("/sys/class/net").glob(f"*{ref}*")),
+            *(str(path) for path in Path("/sys/fs/cgroup").rglob(f"*{ref}*")),
+        ]
+
+    return find
+
+
+def processes_of(spec: VmmSpec) -> list[int]:
+    """The VM's monitor and VMM: they work in its directory, or are named after the VM."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes()
+            at_home = (process / "cwd").readlink() == spec.vm_dir
+            if at_home or (spec.ref.encode() in words and b"firecracker" in words):
+                found.append(int(process.name))
+    return found
 
 
 @pytest.fixture

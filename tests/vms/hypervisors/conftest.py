@@ -9,11 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from tests import firecracker_release
 from vms.hypervisors import monitor, monitored
 from vms.hypervisors.base import Exit, Handle
+from vms.hypervisors.firecracker import FirecrackerBinary
 
 Start = Callable[[str], Handle]
 PATIENCE = 60.0
+
+
+@pytest.fixture(scope="session")
+def firecracker(tmp_path_factory: pytest.TempPathFactory) -> FirecrackerBinary:
+    """The real one; what it does without KVM, it does everywhere."""
+    found = firecracker_release.installed()
+    return found or firecracker_release.of_the_package(tmp_path_factory.mktemp("release"))
 
 
 @pytest.fixture

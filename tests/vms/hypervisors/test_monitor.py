@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from vms.hypervisors import monitor
+from vms.hypervisors import monitor, monitored
 from vms.hypervisors.base import Exit, Handle
 
 Start = Callable[[str], Handle]
@@ -65,6 +65,51 @@ def test_console_and_errors_go_to_their_logs(start: Start, ended: Ended, vm_dir:
 def test_all_output_is_there_when_the_exit_is(start: Start, ended: Ended, vm_dir: Path) -> None:
     ended(start("seq 1 5000"))
     assert (vm_dir / "console.log").read_text().split() == [str(n) for n in range(1, 5001)]
+
+
+@pytest.fixture
+def start_with_fifo(vm_dir: Path) -> Iterator[Callable[[str], Handle]]:
+    """Starts a script that has a FIFO "f", which goes where its errors go."""
+    started = []
+
+    def start(script: str) -> Handle:
+        os.mkfifo(vm_dir / "f")
+        argv, env = ["/bin/sh", "-c", script], {"PATH": os.defpath}
+        started.append(monitored.start(vm_dir, argv, env, "tcg", {vm_dir / "f": "vmm.log"}))
+        return started[-1]
+
+    yield start
+    for handle in started:
+        monitored.kill(handle)
+
+
+def test_what_is_written_into_a_fifo_goes_to_its_log(
+    start_with_fifo: Start, ended: Ended, vm_dir: Path
+) -> None:
+    """Whether it is kept open or not; a log may have several sources."""
+    ended(start_with_fifo("echo one >f; echo two >&2; exec 3>f; echo three >&3; echo four >f"))
+    assert sorted((vm_dir / "vmm.log").read_text().split()) == ["four", "one", "three", "two"]
+
+
+def test_nobody_waits_at_a_fifo_when_the_monitor_is_killed(
+    start_with_fifo: Start, until: Until, vm_dir: Path
+) -> None:
+    handle = start_with_fifo(
+        "exec 3<>f; while [ ! -e go ]; do sleep 0.02; done; echo x >&3; touch done; sleep 60"
+    )
+    os.kill(handle.monitor_pid, signal.SIGKILL)
+    until(lambda: not monitor.runs(handle.monitor_pid, handle.monitor_started))
+    (vm_dir / "go").touch()
+    until((vm_dir / "done").exists)
+    assert monitored.is_running(handle)
+
+
+def test_a_fifo_that_is_not_there(vm_dir: Path) -> None:
+    launch = {"argv": ["/bin/true"], "env": {}, "fifos": {"none": "vmm.log"}}
+    (vm_dir / "launch.json").write_text(json.dumps(launch))
+    result = run_monitor(vm_dir)
+    assert (result.returncode, "none" in result.stderr) == (1, True)
+    assert [path.name for path in vm_dir.iterdir()] == ["launch.json"]
 
 
 def test_a_talkative_guest_fills_two_files_and_no_more(

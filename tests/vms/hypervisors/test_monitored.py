@@ -49,6 +49,17 @@ def test_a_failed_start_leaves_nothing(vm_dir: Path) -> None:
     assert list(vm_dir.iterdir()) == []
 
 
+def test_files_stay_open_as_long_as_the_vmm_runs(vm_dir: Path, until: Until) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as end:
+        handle = monitored.start(vm_dir, ["/bin/sleep", "60"], {}, "tcg", files=[writer])
+        os.close(writer)
+        os.set_blocking(reader, False)
+        assert end.read() is None  # there is a writer still
+        monitored.kill(handle)
+        until(lambda: end.read() == b"")
+
+
 def test_nothing_to_adopt_where_nothing_was_started(vm_dir: Path) -> None:
     assert monitored.adopt(vm_dir) is None
     assert monitored.exit_of(vm_dir) is None

@@ -46,7 +46,7 @@ def ask(root: Path, *requests: Request, timeout: float = ANSWER_SECONDS) -> list
     try:
         with httpcore2.HTTP11Connection(ORIGIN, _Stream(root, timeout)) as connection:
             return [_call(connection, request) for request in requests]
-    except (OSError, ValueError, httpcore2.ProtocolError) as error:
+    except (OSError, ValueError, RecursionError, httpcore2.ProtocolError) as error:
         raise Retryable(
             "Firecracker does not answer on its API socket.",
             detail=f"{type(error).__name__}: {error}",
@@ -91,8 +91,8 @@ def _fault(answer: bytes) -> str:
     try:
         said = json.loads(text)
         text = str(said.get("fault_message") or said.get("error") or text)
-    except (ValueError, AttributeError):
-        pass
+    except (ValueError, RecursionError, AttributeError):
+        pass  # not what it should be: so it is
     return "".join(one if one.isprintable() or one == "\n" else " " for one in text)[:MAX_FAULT]
 
 
@@ -106,7 +106,7 @@ class _Stream(httpcore2.NetworkStream):
             self._bound()
             with hostile.socket_path(root, SOCKET) as path:
                 self._socket.connect(path)
-        except OSError:
+        except BaseException:
             self.close()
             raise
 
@@ -115,8 +115,9 @@ class _Stream(httpcore2.NetworkStream):
         return self._socket.recv(max_bytes)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._bound()
-        self._socket.sendall(buffer)
+        if buffer:  # a VMM that has answered already may have hung up
+            self._bound()
+            self._socket.sendall(buffer)
 
     def close(self) -> None:
         self._socket.close()

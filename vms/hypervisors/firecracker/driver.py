@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from vms.hypervisors.firecracker.binary import FirecrackerBinary
 from vms.hypervisors.firecracker.configuration import AGENT_PORT, VSOCK, Lent, requests
 from vms.hypervisors.firecracker.jail import jail_problem
 from vms.hypervisors.firecracker.network import HostNetwork
-from vms.hypervisors.firecracker.place import LENT, Network, Place
+from vms.hypervisors.firecracker.network_check import network_problem
+from vms.hypervisors.firecracker.place import LENT, Place
 from vms.hypervisors.firecracker.premises import Premises
 from vms.hypervisors.firecracker.trial import kvm_problem
 from vms.hypervisors.halted import console_says_halted
 
-API_SECONDS = 60.0
+START_SECONDS = 60.0
 START = Request("PUT", "/actions", {"action_type": "InstanceStart"})
 PAUSE = Request("PATCH", "/vm", {"state": "Paused"})
 RESUME = Request("PATCH", "/vm", {"state": "Resumed"})
@@ -38,10 +39,9 @@ class Firecracker:
     """Runs VMs with Firecracker; see `vms.hypervisors.base.Hypervisor` for the contract.
 
     `find_binary` gives the release for the next VM, None when none is installed. `jailed` is
-    whether VMMs run in a jail (None: as root, where the release has a jailer); in a jail guests
-    have a network, of `networks`, unless `network` is False. `cache_dir` keeps the answer of the
-    KVM trial, which takes at most `trial_seconds`, starts `kernel`, or else the first VM's, and
-    gives it `trial_arguments`.
+    whether VMMs run in a jail, and `network` whether jailed VMs have one, of `networks`; None:
+    where this host can do it. `cache_dir` keeps the answer of the KVM trial, which takes at most
+    `trial_seconds`, starts `kernel`, or else the first VM's, and gives it `trial_arguments`.
     """
 
     name = "firecracker"
@@ -56,7 +56,7 @@ class Firecracker:
         trial_arguments: tuple[str, ...] = (),
         network: bool | None = None,
         kernel: Path | None = None,
-        networks: Network | None = None,
+        networks: HostNetwork | None = None,
     ) -> None:
         self.cache_dir = cache_dir
         self.find_binary = find_binary
@@ -75,11 +75,15 @@ class Firecracker:
             problem = Problem(error.text, error.hint, DOWNLOAD)
             return Probe(self.name, False, "", "", (problem,))
         kvm = self._kvm_problem(binary, self.kernel)
-        problems = [kvm] if kvm else []
-        if not self._is_jailed(binary):
-            problems.append(_no_jail(binary))
-        accelerator = "" if kvm else "kvm"
-        return Probe(self.name, kvm is None, accelerator, binary.version, tuple(problems))
+        self.__dict__.pop("_network_problem", None)  # it may have been put right
+        problems = [kvm, *self._confinement_problems(binary)]
+        return Probe(
+            self.name,
+            usable=kvm is None,
+            accelerator="" if kvm else "kvm",
+            version=binary.version,
+            problems=tuple(problem for problem in problems if problem),
+        )
 
     def adopt(self, vm_dir: Path) -> Handle | Exit | None:
         return monitored.adopt(vm_dir)
@@ -169,12 +173,26 @@ class Firecracker:
                 binary, kernel, self.cache_dir, self.trial_seconds, self.trial_arguments
             )
 
+    def _confinement_problems(self, binary: FirecrackerBinary) -> list[Problem | None]:
+        """Why VMs are not jailed, or have no network."""
+        jail = jail_problem(binary, self.cache_dir)
+        if jail is not None:
+            return [jail, Problem("VMs without a jail have no network.", jail.fix, jail.command)]
+        return [self._network_problem]
+
+    @cached_property
+    def _network_problem(self) -> Problem | None:
+        return network_problem(self.networks.pool)
+
     def _is_jailed(self, binary: FirecrackerBinary) -> bool:
-        possible = os.geteuid() == 0 and binary.jailer is not None
-        return possible if self.jailed is None else self.jailed
+        if self.jailed is None:
+            return jail_problem(binary, self.cache_dir) is None
+        return self.jailed
 
     def _is_networked(self, binary: FirecrackerBinary) -> bool:
-        return self._is_jailed(binary) and self.network is not False
+        if self.network is None:
+            return self._is_jailed(binary) and self._network_problem is None
+        return self.network
 
     def _premises(self, vm_dir: Path) -> Premises:
         return Premises.of(vm_dir, self.networks)
@@ -264,16 +282,16 @@ def _logging(place: Place) -> tuple[list[str], dict[Path, str]]:
 
 def _wait_for_api(handle: Handle, root: Path) -> None:
     """Return when the VMM answers. Raises Broken when it does not, or ends."""
-    deadline = time.monotonic() + API_SECONDS
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + START_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
         _require_alive(handle)
         try:
-            api.ask(root, Request("GET", "/version"))
+            api.ask(root, Request("GET", "/version"), timeout=left)
             return
         except Retryable:
             time.sleep(monitored.POLL_SECONDS)  # not listening yet, or just ended
     raise monitored.launch_failed(
-        handle.vm_dir, f"Firecracker did not answer within {API_SECONDS:.0f} s."
+        handle.vm_dir, f"Firecracker did not answer within {START_SECONDS:.0f} s."
     )
 
 
@@ -292,14 +310,3 @@ def _require_alive(handle: Handle) -> None:
     if ended is not None:
         text = f"Firecracker {ended.describe()} before the guest ran."
         raise monitored.launch_failed(handle.vm_dir, text)
-
-
-def _no_jail(binary: FirecrackerBinary) -> Problem:
-    consequence = "Firecracker's VMs run without a jail and have no network"
-    if binary.jailer is None:
-        return Problem(
-            f"The Firecracker release has no jailer, so {consequence}.",
-            "Install a whole release.",
-            DOWNLOAD,
-        )
-    return Problem(f"Nexus does not run as root, so {consequence}.", "Run Nexus as root.")

@@ -5,7 +5,6 @@ A snapshot's directory has the VMM's state, the guest's memory, and a page of fa
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,17 @@ STATE, MEMORY, FACTS = "vmm.state", "memory", "snapshot.json"
 FORMAT = 1
 SAVE_SECONDS = 900.0
 CPUINFO = Path("/proc/cpuinfo")
+# What must be the same there and here, for people.
+WORDS = {
+    "driver": "The hypervisor",
+    "format": "The form of the snapshot",
+    "version": "The version of Firecracker",
+    "cpu": "The host's CPU",
+    "vcpu_count": "The number of CPUs",
+    "mem_size_mib": "The memory in MiB",
+    "disks": "The number of disks",
+    "network": "Whether there is a network",
+}
 
 
 def save(place: Place, directory: Path) -> None:
@@ -60,8 +70,10 @@ def check(directory: Path, spec: VmmSpec, version: str, *, networked: bool) -> N
     """Raise Invalid (code "snapshot-incompatible") unless this host can load it for `spec`."""
     try:
         facts = read_json(str(directory / FACTS))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise incompatible("It is not whole, or another hypervisor's.", str(error)) from None
+    if not isinstance(facts, dict):
+        raise incompatible("It is not whole.")
     here = _host_facts(version) | {
         "vcpu_count": spec.vcpu_count,
         "mem_size_mib": spec.mem_size_mib,
@@ -70,8 +82,7 @@ def check(directory: Path, spec: VmmSpec, version: str, *, networked: bool) -> N
     }
     for name, value in here.items():
         if facts.get(name) != value:
-            said = name.replace("_", " ")
-            raise incompatible(f"Its {said} is {facts.get(name)!r}, but here it is {value!r}.")
+            raise incompatible(f"{WORDS[name]}: {facts.get(name)} there, {value} here.")
     sizes = {STATE: facts.get("state_size"), MEMORY: spec.mem_size_mib * 2**20}
     for name, size in sizes.items():
         with suppress(FileNotFoundError):
