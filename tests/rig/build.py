@@ -20,7 +20,7 @@ from tests.rig.cache import digest
 ROOT = Path(__file__).resolve().parents[2]
 LEVEL1 = Path(__file__).parent / "level1"
 REQUIREMENTS = ROOT / "requirements/test.txt"
-FIRECRACKER = ROOT / "requirements/firecracker.txt"
+FIRECRACKER = ROOT / "images/providers/releases/firecracker.txt"
 
 SUITE = "bookworm"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
