@@ -205,17 +205,33 @@ table ip filter {
 
 @needs_nft
 def test_a_firewall_that_drops_what_guests_send() -> None:
-    def look(rules: str) -> tuple[Problem, ...]:
-        def load() -> tuple[Problem, ...]:
-            subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
-            return network_warnings(SERVER)
+    def look() -> list[tuple[Problem, ...]]:
+        _shell("nft -f -", FIREWALL.replace("ip filter", "inet mine"))
+        before = network_warnings(SERVER)
+        _shell(before[0].command)
+        return [before, network_warnings(SERVER)]
 
-        return in_network(syscalls.leave_network, load)
+    (problem,), after = in_network(syscalls.leave_network, look)
+    assert "inet mine FORWARD" in problem.text
+    assert after == ()
 
-    (problem,) = look(FIREWALL)
-    assert "ip filter FORWARD" in problem.text
-    assert look(FIREWALL + 'add rule ip filter FORWARD iifname "nx*" accept\n') == ()
-    assert look(FIREWALL.replace("drop", "accept")) == ()
+
+@needs_nft
+@pytest.mark.parametrize(
+    ("rules", "chain"),
+    [(FIREWALL, "FORWARD"), (FIREWALL + "add chain ip filter DOCKER-USER\n", "DOCKER-USER")],
+)
+def test_a_firewall_of_iptables(rules: str, chain: str) -> None:
+    def look() -> tuple[Problem, ...]:
+        _shell("nft -f -", rules)
+        return network_warnings(SERVER)
+
+    (problem,) = in_network(syscalls.leave_network, look)
+    assert problem.command.startswith(f"iptables -I {chain} -i nx+ -j ACCEPT && iptables -I")
+
+
+def _shell(command: str, text: str = "") -> None:
+    subprocess.run(["sh", "-c", command], input=text, text=True, check=True)
 
 
 def test_chains_that_drop_what_passes() -> None:

@@ -96,7 +96,7 @@ class HostNetwork:
                 return IPv4Interface((cable * CABLE_SIZE + 1, CABLE))
         raise Broken(
             f"All {count} networks in {self.pool} are in use.",
-            hint="Give Nexus a larger network that is free on this host.",
+            hint="Set NEXUS_NETWORK to a larger one that is free on this host.",
             code="network-failed",
         )
 

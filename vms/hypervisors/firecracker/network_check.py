@@ -57,7 +57,7 @@ def network_warnings(resolver: IPv4Address | None) -> tuple[Problem, ...]:
         warnings.append(Problem(text, "Have /etc/resolv.conf name a server on the network."))
     rules = _host_rules()
     if not _ALLOWED.search(rules):
-        warnings += [_closed(chain) for chain in closed_chains(rules)][:1]
+        warnings += [_closed(chain, rules) for chain in closed_chains(rules)][:1]
     return tuple(warnings)
 
 
@@ -77,7 +77,7 @@ def closed_chains(rules: str) -> Iterator[str]:
 
 def _pool_problem(pool: IPv4Network) -> Problem | None:
     """Whether somebody else uses addresses of the pool."""
-    fix = "Give VMs another network, which nothing else on this host uses."
+    fix = "Set NEXUS_NETWORK to another one, which nothing else on this host uses."
     if pool.overlaps(IPv4Network(firewall.GUESTS)):
         text = (
             f"The network for VMs ({pool}) has the addresses that guests see ({firewall.GUESTS})."
@@ -120,12 +120,21 @@ def _host_rules() -> str:
     return done.stdout
 
 
-def _closed(chain: str) -> Problem:
-    """iptables, because that is who makes such chains: Docker, ufw, libvirt."""
-    first = "DOCKER-USER" if chain == "ip filter FORWARD" else chain.split()[-1]
+def _closed(chain: str, rules: str) -> Problem:
+    """In the words of whoever made the chain."""
+    if chain == "ip filter FORWARD":  # iptables: Docker, ufw, libvirt
+        first = "DOCKER-USER" if "chain DOCKER-USER" in rules else "FORWARD"
+        out, back = (
+            f"iptables -I {first} -i nx+ -j ACCEPT",
+            f"iptables -I {first} -o nx+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        )
+    else:
+        out, back = (
+            f"nft insert rule {chain} iifname 'nx*' accept",
+            f"nft insert rule {chain} oifname 'nx*' ct state related,established accept",
+        )
     return Problem(
         f"The host's firewall ({chain}) drops what it does not know, also VMs' packets.",
         "Let them pass, and have that done again after the firewall's own start.",
-        f"iptables -I {first} -i nx+ -j ACCEPT && iptables -I {first} -o nx+ -m conntrack"
-        " --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        f"{out} && {back}",
     )
