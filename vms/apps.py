@@ -8,9 +8,12 @@ class VmsConfig(AppConfig):
     def ready(self) -> None:
         from builds import machines
         from drives import live
+        from images.services import ask_for_users
         from vms import tasks  # noqa: F401  (teaches workers this app's operations)
         from vms.build_machine import BuildMachines
         from vms.live_drives import LiveDrives
+        from vms.queries import vms_on_firecracker
 
         machines.provide(BuildMachines())
         live.provide(LiveDrives())
+        ask_for_users(vms_on_firecracker)

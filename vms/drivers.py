@@ -12,6 +12,7 @@ from images import services as image_services
 from nexus_site.core.errors import Invalid
 from vms.hypervisors.base import Hypervisor
 from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary
+from vms.hypervisors.firecracker.network import HostNetwork
 from vms.hypervisors.qemu import Qemu
 from vms.models import VM
 
@@ -36,6 +37,7 @@ def driver_for(name: str, kernel: Path | None = None) -> Hypervisor:
             trial_seconds=nexus.kvm_trial_seconds,
             trial_arguments=tuple(nexus.guest_kernel_args.split()),
             kernel=kernel,
+            networks=HostNetwork(nexus.network),
         )
     raise Invalid(
         f"There is no hypervisor “{name}”.",

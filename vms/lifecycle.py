@@ -23,7 +23,7 @@ from nexus_site.core.operations import run_child
 from nexus_site.core.steps import Plan, Run, Step
 from vms import live_drives, outcomes, snapshotting, supervision
 from vms.choice import choose, foretold
-from vms.drivers import driver_for, driver_of
+from vms.drivers import NAMES, driver_for, driver_of
 from vms.hypervisors.base import Disk, Exit, Handle, RateLimit, VmmSpec
 from vms.models import VM
 from vms.paths import make_vm_dir, remove_vm_dir, vm_dir
@@ -346,6 +346,8 @@ def delete_row(run: Run) -> str | None:
 
 def remove(vm: VM) -> None:
     """The row of a VM that has no VMM, with its history and its files; drives stay."""
+    for name in NAMES:  # it may have run on each
+        driver_for(name).cleanup(vm_dir(vm))
     remove_vm_dir(vm)
     with transaction.atomic():
         events.append("vm.deleted", vm)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 from django.conf import settings
 
+from nexus_site.core.errors import Broken
 from vms.models import VM
 
 CONSOLE = "console.log"
+MOUNTS = Path("/proc/self/mountinfo")
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how blanks are written there
 
 
 def vm_dir(vm: VM) -> Path:
@@ -24,7 +29,25 @@ def make_vm_dir(vm: VM) -> Path:
 
 
 def remove_vm_dir(vm: VM) -> None:
-    shutil.rmtree(vm_dir(vm), ignore_errors=True)
+    """Remove it, once every driver has cleaned up there.
+
+    Raises ``Broken`` while something is still mounted in it: a drive may be behind that.
+    """
+    directory = vm_dir(vm)
+    if mounts := _mounts_below(directory):
+        raise Broken(
+            f"Something is still mounted in the directory of “{vm.name}”: {mounts[0]}",
+            hint=f"Unmount it (umount {shlex.quote(mounts[0])}), then try again.",
+            code="still-mounted",
+        )
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _mounts_below(directory: Path) -> list[str]:
+    prefix = f"{directory.resolve()}/"
+    mounts = [line.split()[4] for line in MOUNTS.read_text(errors="surrogateescape").splitlines()]
+    found = [_OCTAL.sub(lambda octal: chr(int(octal[1], 8)), mount) for mount in mounts]
+    return [mount for mount in found if mount.startswith(prefix)]
 
 
 def console_files(vm: VM) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.models import Count, Prefetch, QuerySet
 
 from vms.models import VM, Attachment, Boot, SnapshotPart, VMSnapshot
-from vms.states import State
+from vms.states import WITH_VMM, State
 
 
 def vm_list() -> QuerySet[VM]:
@@ -28,6 +28,14 @@ def snapshot_list() -> QuerySet[VMSnapshot]:
     return VMSnapshot.objects.select_related("vm", "parent").prefetch_related(
         Prefetch("parts", parts)
     )
+
+
+def vms_on_firecracker() -> list[tuple[str, str]]:
+    """(version, name) of each VM that Firecracker runs now."""
+    boots = Boot.objects.filter(
+        ended_at=None, hypervisor=VM.Hypervisor.FIRECRACKER, vm__state__in=WITH_VMM
+    )
+    return list(boots.values_list("hypervisor_version", "vm__name"))
 
 
 def counts_by_state() -> dict[str, int]:

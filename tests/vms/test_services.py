@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
+from django.utils import timezone
 
 from drives.models import Drive
-from nexus_site.core.errors import Conflict, Invalid, NotFound
+from images import services as image_services
+from nexus_site.core.errors import Broken, Conflict, Invalid, NotFound
 from nexus_site.core.models import Event, Operation
 from nexus_site.core.operations import rehearse
 from tests.factories import make_drive, make_image, make_vm
-from vms import services, shortcuts
-from vms.models import VM, Attachment
+from vms import lifecycle, paths, services, shortcuts
+from vms.models import VM, Attachment, Boot
+from vms.paths import make_vm_dir
 from vms.states import ALIVE, AT_REST, State
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nudges")]
@@ -202,3 +206,49 @@ def test_a_dry_run_of_the_whole_chain_says_what_is_there_already() -> None:
 def test_generated_names_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     make: Callable[[], Operation] = lambda: shortcuts.from_rootfs("vm", "alpine", "3.23")  # noqa: E731
     assert make().subject_name != make().subject_name
+
+
+def test_a_vm_goes_only_when_nothing_is_mounted_in_its_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vm = make_vm(name="web")
+    directory = make_vm_dir(vm)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"1 1 8:1 /disk {directory}/jail\\040one/disk0 rw - ext4 /dev/sda rw\n")
+    monkeypatch.setattr(paths, "MOUNTS", mounts)
+    with pytest.raises(Broken, match="still mounted") as refused:
+        lifecycle.remove(vm)
+    assert f"umount '{directory}/jail one/disk0'" in refused.value.hint
+    assert (directory.exists(), VM.objects.count()) == (True, 1)
+    mounts.write_text(f"1 1 8:1 / {directory}-other/disk0 rw - ext4 /dev/sda rw\n")
+    lifecycle.remove(vm)
+    assert (directory.exists(), VM.objects.count()) == (False, 0)
+
+
+def test_every_driver_cleans_up_before_a_vm_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned: list[str] = []
+
+    class Driver:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def cleanup(self, directory: Path) -> None:
+            assert directory.exists()
+            cleaned.append(self.name)
+
+    monkeypatch.setattr(lifecycle, "driver_for", Driver)
+    vm = make_vm()
+    make_vm_dir(vm)
+    lifecycle.remove(vm)
+    assert sorted(cleaned) == ["firecracker", "qemu"]
+
+
+def test_a_release_that_a_vm_runs_on_is_used() -> None:
+    vm = make_vm(name="web", state=State.READY)
+    made = {"vm": vm, "hypervisor": "firecracker", "hypervisor_version": "1.12.1"}
+    Boot.objects.create(number=1, ended_at=timezone.now(), **made)
+    assert image_services.release_users() == {}
+    Boot.objects.create(number=2, **made)
+    assert image_services.release_users() == {"1.12.1": ["web"]}
+    VM.objects.filter(pk=vm.pk).update(state=State.CRASHED)
+    assert image_services.release_users() == {}
