@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar, cast
 
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import ConnectError, QMPClient, QMPError
 
 from nexus_site.core.errors import Retryable
 from vms.hypervisors.qemu.command import QMP_SOCKET
 
 ANSWER_SECONDS = 15.0
+CONNECT_ATTEMPTS = 3
 T = TypeVar("T")
 Conversation = Callable[[QMPClient], Awaitable[T]]
 Command = str | tuple[str, Mapping[str, object]]  # with its arguments
@@ -62,9 +63,22 @@ def status(vm_dir: Path, timeout: float = ANSWER_SECONDS) -> str:
 
 
 async def _converse(address: str, conversation: Conversation[T]) -> T:
-    client = QMPClient()
-    await client.connect(address)
+    client = await _connect(address)
     try:
         return await conversation(client)
     finally:
         await client.disconnect()
+
+
+async def _connect(address: str) -> QMPClient:
+    """The library gives up when an event comes just before the answer to its greeting."""
+    for attempt in range(CONNECT_ATTEMPTS):
+        client = QMPClient()
+        try:
+            await client.connect(address)
+        except ConnectError as error:
+            if isinstance(error.exc, OSError) or attempt == CONNECT_ATTEMPTS - 1:
+                raise
+        else:
+            break
+    return client

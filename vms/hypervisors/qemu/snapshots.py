@@ -88,15 +88,21 @@ class Snapshot:
 def save(handle: Handle, directory: Path, tsc_khz: int | None) -> None:
     """See `Hypervisor.snapshot`; `tsc_khz` is the frequency of the host's TSC."""
     argv = launched_with(handle.vm_dir)
-    _require_savable(handle, argv)
+    status, version, nodes = qmp.ask(
+        handle.vm_dir,
+        "query-status",
+        "query-version",
+        ("query-named-block-nodes", {"flat": True}),
+    )
+    _require_savable(argv, cast("dict[str, str]", status)["status"])
     plugged = hotplug.plugged(handle.vm_dir)
     record = {
         "driver": DRIVER,
         "format": FORMAT,
         "saved_at": time.time(),
         "kernel_arguments_sha256": hashlib.sha256(_value(argv, "-append").encode()).hexdigest(),
-        "machine": machine(argv, _version(handle.vm_dir), handle.accelerator, tsc_khz)
-        | {"disks": _saved_disks(handle.vm_dir, argv, plugged)},
+        "machine": machine(argv, _version(version), handle.accelerator, tsc_khz)
+        | {"disks": _saved_disks(nodes, argv, plugged)},
         "plugged": {name: asdict(address) for name, address in plugged.items()},
     }
     with _nothing_left_if_it_fails(directory):
@@ -147,14 +153,13 @@ def disks(disks: tuple[Disk, ...], plugged: dict[str, ScsiAddress]) -> list[str]
     return [_describe(_size(disk.path), disk.read_only) for disk in (*launched, *late)]
 
 
-def _require_savable(handle: Handle, argv: list[str]) -> None:
+def _require_savable(argv: list[str], status: str) -> None:
     if f"memory-backend={MEMORY}" not in argv:
         raise Conflict(
             "The memory of this VM cannot be saved: it was started by an older Nexus.",
             hint="Stop the VM and start it again.",
             code="vmm-state",
         )
-    status = qmp.status(handle.vm_dir)
     if status == SAVED:
         raise Conflict(
             "The VM's memory has been saved since it was paused.",
@@ -237,16 +242,14 @@ def _same(name: str, saved: object, here: object) -> bool:
     return saved == here
 
 
-def _version(vm_dir: Path) -> str:
+def _version(answer: object) -> str:
     """That of the QEMU that runs the VM; another one may be installed meanwhile."""
-    (answer,) = qmp.ask(vm_dir, "query-version")
     numbers = cast("dict[str, dict[str, int]]", answer)["qemu"]
     return f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}"
 
 
-def _saved_disks(vm_dir: Path, argv: list[str], plugged: dict[str, ScsiAddress]) -> list[str]:
-    """The same as `disks`, of a running QEMU."""
-    (answer,) = qmp.ask(vm_dir, ("query-named-block-nodes", {"flat": True}))
+def _saved_disks(answer: object, argv: list[str], plugged: dict[str, ScsiAddress]) -> list[str]:
+    """The same as `disks`, of a QEMU that runs."""
     nodes = {node["node-name"]: node for node in cast("list[dict[str, Any]]", answer)}
     launched = [device for device in _values(argv, "-device") if device.startswith("virtio-blk")]
     names = [f"disk{index}" for index in range(len(launched))]
