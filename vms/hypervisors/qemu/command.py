@@ -6,15 +6,12 @@ Every flag here was measured or cost somebody hours:
   (without KVM the timer is calibrated with it: such a guest hangs);
 - `tsc_early_khz` in emulation: microvm has no HPET, so on a busy host the kernel misjudges
   the TSC and hangs; the guest's TSC there is the host's;
-- `rootflags=rw` beside `rw`: Alpine's init mounts the root by its flags;
 - `reboot=t`: under `-no-reboot` a triple fault is a clean exit, without waiting for a
   keyboard controller that is not there;
 - `thread=single` for several CPUs in emulation: with a thread for each, one CPU may run kernel
   code that another is just patching; on a busy host two such boots of some forty panicked;
 - no kernel beside `-incoming`: a restored guest has its own in its memory, and each QEMU would
-  hold these 20 MB once more;
-- `loglevel=6`: errors, panics and what a person wants to see; the rest of the kernel's 220
-  lines would cost emulation 5 % of the start.
+  hold these 20 MB once more.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from pathlib import Path
 
 from nexus_site.core.errors import Broken, Invalid
 from vms.hypervisors.base import Disk, RateLimit, VmmSpec
+from vms.hypervisors.kernel_arguments import CONSOLE, root_arguments
 from vms.hypervisors.qemu.binary import QemuBinary
 from vms.hypervisors.qemu.disks import (
     SCSI,
@@ -163,16 +161,13 @@ def kernel_file(qemu: QemuBinary, vmlinux: Path, bzimage: Path | None) -> Path:
 
 def kernel_arguments(spec: VmmSpec, accelerator: str, tsc_khz: int | None) -> list[str]:
     """The guest kernel's command line; the spec's own words come last and so win."""
-    words = machine_arguments(accelerator, tsc_khz)
-    if spec.disks:
-        words += ["root=/dev/vda", "rootfstype=ext4"]
-        words += ["ro"] if spec.disks[0].read_only else ["rw", "rootflags=rw"]
-    return [*words, *spec.kernel_args]
+    machine = machine_arguments(accelerator, tsc_khz)
+    return [*machine, *root_arguments(spec.disks), *spec.kernel_args]
 
 
 def machine_arguments(accelerator: str, tsc_khz: int | None) -> list[str]:
     """The kernel's words that only depend on the machine."""
-    words = ["console=ttyS0", "loglevel=6", "panic=-1", "reboot=t"]
+    words = [*CONSOLE, "reboot=t"]
     if accelerator == "tcg":
         # Mitigations guard against hardware that an emulated CPU does not have.
         words += ["mitigations=off", "tsc=reliable", "no_timer_check"]
