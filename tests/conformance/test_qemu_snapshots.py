@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guest_agent.binary import host_tsc_khz
+from guest_agent.connection import AgentConnection
 from images.files import copy_sparse
-from nexus_site.core.errors import Broken, Conflict, Invalid
+from nexus_site.core.errors import Broken, Conflict, Invalid, Retryable
 from tests.conformance.conftest import IN_THE_RIG
 from tests.conformance.guests import PATIENCE, run
 from tests.tiny_disk import can_mount, tiny_disk
@@ -325,3 +327,38 @@ def test_a_pci_machine_goes_on(
     vm.driver.snapshot(vm.handle, directory)
     again = boot(driver, spec=new_spec(), snapshot=directory)
     assert again.talk(hello).boot_id == boot_id
+
+
+def answers(vm: BareVM) -> bool:
+    try:
+        return bool(qmp.status(vm.vm_dir))
+    except Retryable:
+        return False
+
+
+def test_the_agent_is_reached_though_it_was_in_a_conversation(
+    boot: Boot, new_spec: NewSpec, hello: Conversation, tmp_path: Path, until: Until
+) -> None:
+    """With the host that saved it, which goes on; and a new one may call before it runs."""
+    directory = tmp_path / "snapshot"
+    directory.mkdir()
+    vm = boot()
+
+    async def save_meanwhile(agent: AgentConnection) -> None:
+        await asyncio.to_thread(vm.driver.pause, vm.handle)
+        await asyncio.to_thread(vm.driver.snapshot, vm.handle, directory)
+        await asyncio.to_thread(vm.driver.resume, vm.handle)
+        await agent.heartbeat(timeout=PATIENCE)
+
+    vm.talk(save_meanwhile)
+    again = replace(vm, spec=new_spec())
+    with ThreadPoolExecutor(1) as pool:
+
+        def call_early() -> str:
+            until(lambda: answers(again))
+            return str(again.talk(hello).boot_id)
+
+        caller = pool.submit(call_early)
+        boot(spec=again.spec, snapshot=directory)
+        assert caller.result() == vm.talk(hello).boot_id
+    assert again.talk(hello).boot_id == vm.talk(hello).boot_id
