@@ -7,7 +7,10 @@ from pathlib import Path
 
 CONSOLE = "console.log"
 LAST_BYTES = 256
-HALTED = b"reboot: System halted"
+HALTED = (
+    b"reboot: System halted",
+    b"reboot: Power off not available: System halted instead",
+)
 
 
 def console_says_halted(vm_dir: Path) -> bool:

@@ -12,6 +12,7 @@ from vms.hypervisors.halted import console_says_halted
     [
         ("[    1.0] Run /init\n[    9.1] reboot: System halted\n", True),
         ("[    9.1] reboot: System halted\r\n\r\n", True),
+        ("[    9.1] reboot: Power off not available: System halted instead\r\n", True),
         ("x" * 5000 + "\n[    9.1] reboot: System halted", True),
         ("[    9.1] reboot: Power down\n", False),
         ("somebody said reboot: System halted\n[    9.2] and went on\n", False),
