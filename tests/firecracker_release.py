@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from images.providers.releases.wheel import WheelProvider
 from nexus_site.core.errors import Retryable
-from vms.hypervisors.firecracker import FirecrackerBinary
+from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary
+
+IN_THE_RIG = "NEXUS_TEST_RIG" in os.environ
+#: What guests need there; see tests/rig/level1/init.
+GUEST_ARGUMENTS = tuple(os.environ.get("NEXUS_GUEST_KERNEL_ARGS", "").split())
+TRIAL_SECONDS = 180.0 if IN_THE_RIG else 5.0
 
 
 def installed() -> FirecrackerBinary | None:
@@ -34,3 +41,24 @@ def of_the_package(directory: Path) -> FirecrackerBinary:
     except Retryable as error:
         pytest.skip(f"{error.text} {error.detail}")
     return FirecrackerBinary(directory / "firecracker", directory / "jailer", offer.version)
+
+
+def drivers(cache: Path, kernel: Path, *, jailed: bool | None = None) -> Callable[[], Firecracker]:
+    """Makes drivers that run guests; skips the test where there is no Firecracker or real KVM."""
+    binary = installed()
+    if binary is None:
+        pytest.skip("there is no Firecracker here; the rig has one")
+
+    def make() -> Firecracker:
+        return Firecracker(
+            cache,
+            lambda: binary,
+            jailed=jailed,
+            kernel=kernel,
+            trial_seconds=TRIAL_SECONDS,
+            trial_arguments=GUEST_ARGUMENTS,
+        )
+
+    if not make().probe().usable:
+        pytest.skip("KVM runs no guests here; in the rig it does")
+    return make

@@ -7,9 +7,6 @@ agent stays its first process. `boot` starts such a VM; a `BareVM` talks with it
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -33,17 +30,15 @@ from images.providers.embedded import EmbeddedProvider
 from images.providers.modules import kernel_modules
 from images.trees import Tree
 from nexus_site.core.ids import NexusID
+from tests import firecracker_release
 from tests.conformance.guests import PATIENCE
+from tests.firecracker_release import GUEST_ARGUMENTS, IN_THE_RIG
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
-from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary
 from vms.hypervisors.qemu import Qemu
 
 ALPINE_MIB = 512
 SLOTS = count(1)
-IN_THE_RIG = "NEXUS_TEST_RIG" in os.environ
-GUEST_ARGUMENTS = tuple(os.environ.get("NEXUS_GUEST_KERNEL_ARGS", "").split())
-TRIAL_SECONDS = 5.0
 LOGS = ("console.log", "vmm.log", "metrics.log")
 RECORDS = ("launch.json", "monitor.json", "exit.json")
 KEPT = {*LOGS, *(f"{log}.1" for log in LOGS), *(f"{log}.dropped" for log in LOGS), *RECORDS}
@@ -135,40 +130,22 @@ def alpine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image
 
 
+@pytest.fixture(scope="session")
+def probe_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What drivers found out about this host, once for all of them."""
+    return tmp_path_factory.mktemp("probe")
+
+
 @pytest.fixture(scope="session", params=["qemu", "firecracker"])
 def new_driver(
-    request: pytest.FixtureRequest, boot_files: BootFiles, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, boot_files: BootFiles, probe_cache: Path
 ) -> NewDriver:
-    """Makes a driver as a fresh Nexus would; all of them share what probing found out."""
-    cache = tmp_path_factory.mktemp("probe")
+    """Makes a driver as a fresh Nexus would."""
     if request.param == "firecracker":
-        return firecracker(cache, boot_files.vmlinux)
+        return firecracker_release.drivers(probe_cache, boot_files.vmlinux)
     if IN_THE_RIG:
         pytest.skip("the rig is there for Firecracker")
-    return lambda: Qemu(cache, tsc_khz=host_tsc_khz())
-
-
-def firecracker(cache: Path, kernel: Path) -> NewDriver:
-    """Makes Firecracker drivers; skips the test where there is no Firecracker or no real KVM."""
-    program, jailer = shutil.which("firecracker"), shutil.which("jailer")
-    if program is None:
-        pytest.skip("there is no Firecracker here; the rig has one")
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    version = said.stdout.split()[1].removeprefix("v")
-    binary = FirecrackerBinary(Path(program), Path(jailer) if jailer else None, version)
-
-    def make() -> Firecracker:
-        return Firecracker(
-            cache,
-            lambda: binary,
-            kernel=kernel,
-            trial_seconds=PATIENCE if IN_THE_RIG else TRIAL_SECONDS,
-            trial_arguments=GUEST_ARGUMENTS,
-        )
-
-    if not make().probe().usable:
-        pytest.skip("KVM runs no guests here; in the rig it does")
-    return make
+    return lambda: Qemu(probe_cache, tsc_khz=host_tsc_khz())
 
 
 @pytest.fixture(scope="session")
