@@ -78,8 +78,20 @@ def _moved(data: dict[str, Any]) -> str:
     return f"{text}: {data['reason']}" if data.get("reason") else text
 
 
-def _resized(data: dict[str, Any]) -> str:
-    return f"resized to {data.get('vcpu_count', '?')} vCPU, {data.get('mem_size_mib', '?')} MiB"
+_SHAPE = {
+    "vcpu_count": "{} vCPU",
+    "mem_size_mib": "{} MiB",
+    "hypervisor": "hypervisor {}",
+    "disk_mib_s": "disks {} MiB/s",
+    "disk_iops": "disks {} IOPS",
+    "network_mib_s": "network {} MiB/s",
+}
+
+
+def _changed(data: dict[str, Any]) -> str:
+    known = [(text, data[name]) for name, text in _SHAPE.items() if name in data]
+    words = [text.format("without limit" if value is None else value) for text, value in known]
+    return f"was changed: {', '.join(words)}"
 
 
 def _drive_changed(data: dict[str, Any]) -> str:
@@ -110,7 +122,7 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "vm.created": "was created",
     "vm.moved": _moved,
     "vm.renamed": lambda data: f"was renamed; it was “{data.get('before', '?')}”",
-    "vm.changed": _resized,
+    "vm.changed": _changed,
     "vm.boot_ended": lambda data: f"boot {data.get('boot', '?')} ended: {data.get('exit', '?')}",
     "vm.adopted": "was found running and taken over",
     "vm.settled": "its init is through",

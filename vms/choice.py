@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 
@@ -23,6 +24,7 @@ from vms.models import VM
 
 AUTO = VM.Hypervisor.AUTO.value
 KVM = Path("/dev/kvm")
+KEPT = "vms.probe."
 UNKNOWN = "The worker has not looked at this host yet."
 
 
@@ -59,8 +61,10 @@ def foresee(wish: str) -> Choice | None:
 
     Raises ``Conflict`` where it is known that it cannot be as wished.
     """
+    kept = {row.key: row.value for row in Setting.objects.filter(key__startswith=KEPT)}
+    host = _host()
     try:
-        return _decide(wish, _remembered)
+        return _decide(wish, lambda name: _remembered(kept.get(KEPT + name), host))
     except _NotKnown:
         return None
 
@@ -97,9 +101,9 @@ def probe(name: str, kernel: Path | None = None) -> Probe:
     found = driver_for(name, kernel or default_kernel()).probe()
     said = asdict(found) | {"problems": [asdict(problem) for problem in found.problems]}
     value = {"host": _host(), "probe": said}
-    kept = Setting.objects.filter(pk=_key(name)).first()
+    kept = Setting.objects.filter(pk=KEPT + name).first()
     if kept is None or kept.value != value:
-        Setting.objects.update_or_create(pk=_key(name), defaults={"value": value})
+        Setting.objects.update_or_create(pk=KEPT + name, defaults={"value": value})
     return found
 
 
@@ -152,20 +156,13 @@ def _unusable(found: Probe) -> Conflict:
     )
 
 
-def _remembered(name: str) -> Probe:
-    kept = Setting.objects.filter(pk=_key(name)).first()
-    host = _host()
-    if kept is None or kept.value["host"] != host:
+def _remembered(kept: dict[str, Any] | None, host: dict[str, str | bool]) -> Probe:
+    if kept is None or kept["host"] != host:
         raise _NotKnown
     if host["release"] and not host["kernel"]:  # the first start tries KVM
         raise _NotKnown
-    values = kept.value["probe"]
-    problems = tuple(Problem(**problem) for problem in values["problems"])
-    return Probe(**values | {"problems": problems})
-
-
-def _key(name: str) -> str:
-    return f"vms.probe.{name}"
+    problems = tuple(Problem(**problem) for problem in kept["probe"]["problems"])
+    return Probe(**kept["probe"] | {"problems": problems})
 
 
 def _host() -> dict[str, str | bool]:

@@ -214,6 +214,14 @@ class Boot(NexusModel):
         return f"boot {self.number} of {self.vm}"
 
     @property
+    def runs_on(self) -> str:
+        """For people: ``Firecracker 1.12.1, KVM, jailed``; ``QEMU 7.2, emulation``."""
+        label = str(dict(VM.Hypervisor.choices).get(self.hypervisor, self.hypervisor))
+        how = {"kvm": "KVM", "tcg": "emulation"}.get(self.accelerator, self.accelerator)
+        parts = [f"{label} {self.hypervisor_version}".strip(), how, "jailed" if self.jailed else ""]
+        return ", ".join(filter(None, parts))
+
+    @property
     def seconds_to_hello(self) -> float | None:
         """From the launch of the VMM to the agent's hello."""
         if self.launched_at is None or self.hello_at is None:

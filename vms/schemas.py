@@ -130,6 +130,13 @@ class BootOut(Schema):
         return boot.exit or None
 
 
+class NextStart(Schema):
+    """What a start would use, as far as is known."""
+
+    hypervisor: str = Field(description="Empty: none, or not known.")
+    reason: str = Field(description="Why that one, or why none.")
+
+
 class VMDetail(VMOut):
     mac: str
     agent: dict[str, Any] = Field(description="What the agent said in its last hello.")
@@ -139,18 +146,12 @@ class VMDetail(VMOut):
     hotplug_problem: str = Field(
         description="Why drives cannot be attached or detached now; empty: they can."
     )
-    next_hypervisor: str = Field(
-        description="What a start would use, as far as is known; empty: none, or not known."
-    )
-    next_hypervisor_reason: str = Field(description="Why that one, or why none.")
+    next_start: NextStart
 
     @staticmethod
-    def resolve_next_hypervisor(vm: VM) -> str:
-        return expectation(vm.hypervisor)[0]
-
-    @staticmethod
-    def resolve_next_hypervisor_reason(vm: VM) -> str:
-        return expectation(vm.hypervisor)[1]
+    def resolve_next_start(vm: VM) -> dict[str, str]:
+        hypervisor, reason = expectation(vm.hypervisor)
+        return {"hypervisor": hypervisor, "reason": reason}
 
     @staticmethod
     def resolve_hotplug_problem(vm: VM) -> str:

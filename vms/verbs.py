@@ -7,7 +7,7 @@ from vms.states import ALIVE, AT_REST, WITH_VMM, State
 
 
 def why_not(vm: VM, verb: str) -> str:
-    """Why ``verb`` (start, stop, force, restart, change, copy) cannot be done now; empty
+    """Why ``verb`` (start, stop, force, restart, copy) cannot be done now; empty
     when it can. ``copy`` is a snapshot or a clone. The services have the last word; this only
     spares people a refusal.
     """
@@ -21,8 +21,6 @@ def why_not(vm: VM, verb: str) -> str:
         return f"It is {vm.state}; there is nothing to kill."
     if verb == "restart" and vm.state not in ALIVE:
         return f"It is {vm.state}; only a running VM can be restarted."
-    if verb == "change" and vm.state not in AT_REST:
-        return f"It is {vm.state}; stop it first."
     if verb == "copy":
         if not vm.attachments.all():
             return "It has no drive."

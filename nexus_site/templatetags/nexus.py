@@ -283,6 +283,18 @@ def hypervisor(name: str) -> str:
 
 
 @register.filter
+def flat(counters: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Nested counters as a list: ``net.rx_bytes``, 512."""
+    found = []
+    for name, value in counters.items():
+        if isinstance(value, dict):
+            found += [(f"{name}.{inner}", counter) for inner, counter in flat(value)]
+        else:
+            found.append((name, value))
+    return found
+
+
+@register.filter
 def evidence(text: str) -> str:
     """What a program wrote, as plain text in which nothing hides."""
     return visible(plain_text(text), keep="\n\t")

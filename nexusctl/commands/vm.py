@@ -327,11 +327,11 @@ def _hypervisor(row: dict[str, Any]) -> str:
 
 def _next_start(row: dict[str, Any]) -> str:
     """What it is to run on, and what that will be."""
-    name = HYPERVISORS.get(row["next_hypervisor"], "")
-    wish = HYPERVISORS[row["hypervisor"]]
-    if row["hypervisor"] == row["next_hypervisor"]:
+    wish, following = row["hypervisor"], row["next_start"]
+    name = HYPERVISORS.get(following["hypervisor"], "not known")
+    if wish == following["hypervisor"]:
         return name
-    return f"{wish}: {name or 'not known'}\n{row['next_hypervisor_reason']}"
+    return f"{HYPERVISORS[wish]}: {name}\n{following['reason']}"
 
 
 def _agent(row: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ from tests.web.conftest import htmx
 
 pytestmark = pytest.mark.usefixtures("nudges")
 
-FORM = {"rootfs": "alpine:3.23", "name": "hello", "vcpu_count": "1", "mem_size_mib": "128"}
-SIZE = {"vcpu_count": "2", "mem_size_mib": "256"}
+SIZE = {"vcpu_count": "2", "mem_size_mib": "256", "hypervisor": "auto"}
+FORM = SIZE | {"rootfs": "alpine:3.23", "name": "hello", "vcpu_count": "1", "mem_size_mib": "128"}
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +113,21 @@ def test_the_body_that_is_shown_is_what_the_api_takes(client: Client) -> None:
     found = re.search(r"<code>(\{.*?\})</code>", plan)
     assert found
     assert json.loads(found[1]) == {"template": "db", "vcpu_count": 2, "mem_size_mib": 256}
+
+
+def test_a_hypervisor_and_limits_are_in_the_command_and_the_body(client: Client) -> None:
+    template = make_template(name="web")
+    limits = {"hypervisor": "qemu", "disk_mib_s": "50", "disk_iops": "500", "network_mib_s": "10"}
+    form = {"template": template.ref, "name": "hello"} | SIZE | limits
+    plan = _preview(client, "/vms/new/preview/?from=template", form)
+    assert "--hypervisor qemu --disk-limit 50 --disk-iops 500 --network-limit 10" in plan, (
+        "nexusctl takes MiB without a unit"
+    )
+    assert '"hypervisor": "qemu", "disk_mib_s": 50, "disk_iops": 500, "network_mib_s": 10' in plan
+    assert "QEMU: the VM wishes for it" in plan or "has not looked" in plan
+    client.post("/vms/new/?from=template", form, headers=htmx("form#vms-new_form"))
+    params = Operation.objects.get().params
+    assert [params[name] for name in limits] == ["qemu", 50, 500, 10]
 
 
 def test_the_same_of_two_providers_is_told_apart(

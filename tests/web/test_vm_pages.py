@@ -9,10 +9,11 @@ from images.providers.base import RootfsOffer
 from nexus_site.core.models import Operation
 from tests.factories import make_drive, make_vm
 from tests.web.conftest import htmx, make_operation, make_ready_vm
-from vms.models import VM
+from vms.models import VM, Boot
 from vms.paths import make_vm_dir
 from vms.states import State
 from vms.transitions import move
+from vms.views import pages
 
 ALPINE = RootfsOffer("alpine", "3.23", "x86_64", "embedded", "alpine.qcow2", 1 << 20, "qcow2")
 
@@ -154,7 +155,7 @@ def test_an_onlooker_may_look_and_not_touch(onlooker: Client) -> None:
     vm = make_vm(name="hello", mem_size_mib=128)
     assert onlooker.get("/vms/hello/").status_code == 200
     assert onlooker.get("/vms/new/").status_code == 403
-    for verb in ("start", "stop", "restart", "rename", "resize", "delete", "attach"):
+    for verb in ("start", "stop", "restart", "rename", "change", "delete", "attach"):
         assert onlooker.post(f"/vms/hello/{verb}/", {"confirm": "hello"}).status_code == 403, verb
     vm.refresh_from_db()
     assert vm.state == State.CREATED
@@ -163,7 +164,7 @@ def test_an_onlooker_may_look_and_not_touch(onlooker: Client) -> None:
 
 def test_buttons_take_no_get(client: Client) -> None:
     make_vm(name="hello")
-    for verb in ("start", "stop", "restart", "rename", "resize", "delete", "attach"):
+    for verb in ("start", "stop", "restart", "rename", "delete", "attach"):
         assert client.get(f"/vms/hello/{verb}/").status_code == 405, verb
 
 
@@ -184,13 +185,70 @@ def test_deleting_takes_the_typed_name(client: Client) -> None:
     assert Operation.objects.get(kind="vm.delete").params["keep_drives"] is True
 
 
-def test_rename_and_resize_change_the_row(client: Client) -> None:
+def test_rename_and_change_change_the_row(client: Client) -> None:
     vm = make_vm(name="hello")
     client.post("/vms/hello/rename/", {"name": "renamed"}, headers=htmx("form"))
     sizes = {"vcpu_count": "1", "mem_size_mib": "96"}
-    client.post("/vms/renamed/resize/", sizes, headers=htmx("form"))
+    client.post("/vms/renamed/change/", sizes | {"hypervisor": "qemu"}, headers=htmx("dialog"))
     vm.refresh_from_db()
-    assert (vm.name, vm.mem_size_mib) == ("renamed", 96)
+    assert (vm.name, vm.mem_size_mib, vm.hypervisor) == ("renamed", 96, "qemu")
+
+
+def test_of_a_vm_that_runs_only_the_next_hypervisor_is_changed(client: Client) -> None:
+    vm = make_ready_vm(name="hello")
+    dialog = client.get("/vms/hello/change/", headers=htmx("dialog")).content.decode()
+    assert dialog.count("disabled") == 5, "all but the hypervisor"
+    assert "takes effect at its next start" in dialog
+    form = {"hypervisor": "qemu", "mem_size_mib": "64"}
+    answer = client.post("/vms/hello/change/", form, headers=htmx("dialog")).content.decode()
+    assert "It takes effect at the next start." in answer
+    before = vm.mem_size_mib
+    vm.refresh_from_db()
+    assert (vm.hypervisor, vm.mem_size_mib) == ("qemu", before)
+
+
+def test_limits_are_set_and_taken_away_in_the_dialog(client: Client) -> None:
+    vm = make_vm(name="hello", mem_size_mib=128)
+    form = {"vcpu_count": "1", "mem_size_mib": "128", "hypervisor": "auto"}
+    limits = {"disk_mib_s": "50", "disk_iops": "500", "network_mib_s": "10"}
+    client.post("/vms/hello/change/", form | limits, headers=htmx("dialog"))
+    assert "each disk 50 MiB/s, 500 IOPS; network 10 MiB/s" in _html(client, "/vms/hello/")
+    client.post("/vms/hello/change/", form, headers=htmx("dialog"))
+    vm.refresh_from_db()
+    assert (vm.disk_mib_s, vm.disk_iops, vm.network_mib_s) == (None, None, None)
+    assert "<dt>Limits</dt>" not in _html(client, "/vms/hello/")
+
+
+def test_the_page_says_what_it_runs_on_why_and_what_it_would_run_on_next(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "expectation", lambda wish: ("firecracker", "it works here"))
+    vm = make_ready_vm(name="hello")
+    Boot.objects.create(
+        vm=vm, number=5, hypervisor="qemu", hypervisor_version="7.2", accelerator="tcg",
+        choice="Firecracker has limits here: no network",
+        metrics={"disk": {"rd_bytes": 512}, "utc": 7},
+    )  # fmt: skip
+    page = _html(client, "/vms/hello/")
+    assert "<dt>Hypervisor</dt><dd>QEMU 7.2, emulation<br>" in page
+    assert "Firecracker has limits here: no network" in page
+    assert "Firecracker at the next start: it works here" in page
+    assert "<dt>disk.rd_bytes</dt><dd>512</dd>" in page
+    Boot.objects.create(
+        vm=vm, number=6, hypervisor="firecracker", hypervisor_version="1.12.1",
+        accelerator="kvm", jailed=True, choice="it works here",
+    )  # fmt: skip
+    page = _html(client, "/vms/hello/")
+    assert "<dt>Hypervisor</dt><dd>Firecracker 1.12.1, KVM, jailed<br>" in page
+    assert "at the next start" not in page
+    assert "Counters" not in page, "the newest has counted nothing yet"
+
+
+def test_a_vm_that_never_ran_says_what_it_would_run_on(client: Client) -> None:
+    make_vm(name="hello")
+    page = _html(client, "/vms/hello/")
+    assert "<dt>Wish</dt><dd>automatic</dd>" in page
+    assert "not known yet" in page
 
 
 def test_a_drive_is_attached_as_root_and_detached(client: Client) -> None:

@@ -114,6 +114,7 @@ def test_a_clone_is_made_as_it_was_in_a_snapshot(client: Client, vm: VM) -> None
     dialog = _html(client, address, **DIALOG)
     assert f'<option value="{snapshot.ref}" selected>was in first' in dialog
     form = {"name": "hello-2", "snapshot": snapshot.ref, "vcpu_count": "1", "mem_size_mib": "96"}
+    form["hypervisor"] = "qemu"
     answer = client.post(address, form, headers=DIALOG)
     operation = Operation.objects.get(kind="vm.clone")
     assert answer["HX-Redirect"] == f"/operations/{operation.ref}/"
@@ -124,7 +125,7 @@ def test_a_clone_is_made_as_it_was_in_a_snapshot(client: Client, vm: VM) -> None
 
 
 def test_a_clone_by_a_name_that_is_taken_is_refused_at_the_field(client: Client, vm: VM) -> None:
-    form = {"name": "hello", "vcpu_count": "1", "mem_size_mib": "128"}
+    form = {"name": "hello", "vcpu_count": "1", "mem_size_mib": "128", "hypervisor": "auto"}
     response = client.post("/vms/hello/clone/", form, headers=DIALOG)
     assert response.status_code == 409
     assert 'id="dialog_name-error"' in response.content.decode()

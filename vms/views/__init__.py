@@ -2,10 +2,10 @@
 
 from vms.views.actions import (
     attach_drive,
+    change,
     delete,
     detach_drive,
     rename,
-    resize,
     restart,
     start,
     stop,
@@ -16,6 +16,7 @@ from vms.views.uploads import import_image
 
 __all__ = [
     "attach_drive",
+    "change",
     "console_text",
     "delete",
     "detach_drive",
@@ -24,7 +25,6 @@ __all__ = [
     "new",
     "preview",
     "rename",
-    "resize",
     "restart",
     "start",
     "stop",

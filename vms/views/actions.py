@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from django.http import HttpResponse
 from django.urls import reverse
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
 from drives.models import Drive
+from nexus_site.core.dialogs import Dialog
 from nexus_site.core.errors import Invalid
 from nexus_site.core.htmx import Request, go_to, page, toast
 from nexus_site.core.ids import resolve
 from vms import services
-from vms.forms import RenameForm, ResizeForm
+from vms.forms import ChangeForm, RenameForm
 from vms.models import VM
+from vms.shape import shape_in, shape_of
+from vms.states import AT_REST
 
 
 def _vm(ref: str) -> VM:
@@ -49,14 +55,27 @@ def rename(request: Request, ref: str) -> HttpResponse:
     return toast(request, f"It is called {vm.name} now. Its guest follows at the next start.")
 
 
-@require_POST
-@page()
-def resize(request: Request, ref: str) -> HttpResponse:
-    form = ResizeForm(request.POST)
-    if not form.is_valid():
-        raise Invalid("vCPUs and memory are whole numbers.", code="number")
-    vm = services.update_vm(_vm(ref), **form.cleaned_data)
-    return toast(request, f"{vm.name} has {vm.vcpu_count} vCPU and {vm.mem_size_mib} MiB now.")
+@require_http_methods(["GET", "POST"])
+@page("operate")
+def change(request: Request, ref: str) -> HttpResponse:
+    """What the VM is like: its size, what it is to run on, its limits."""
+    vm = _vm(ref)
+    runs = vm.state not in AT_REST
+
+    def submit(data: dict[str, Any]) -> HttpResponse:
+        services.update_vm(vm, **shape_in(data))
+        when = "It takes effect at the next start." if runs else ""
+        return toast(request, f"{vm.name} is changed. {when}".strip())
+
+    dialog = Dialog(
+        f"Change {vm.name}",
+        "Change",
+        "It runs: what it runs on takes effect at its next start, and the rest can be changed "
+        "when it is stopped."
+        if runs
+        else "",
+    )
+    return dialog.answer(request, submit, partial(ChangeForm, vm=vm), dict(shape_of(vm)))
 
 
 @require_POST

@@ -17,7 +17,8 @@ from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operations
 from nexus_site.core.terminal import plain_text
 from vms import queries, services
-from vms.forms import RenameForm, ResizeForm
+from vms.choice import expectation
+from vms.forms import RenameForm
 from vms.models import VM, Boot, Transition, VMSnapshot
 from vms.states import WITH_VMM, State
 
@@ -29,6 +30,7 @@ COLUMNS = {
     "vcpu": Column("vCPU", "vcpu_count", "num"),
     "memory": Column("Memory", "mem_size_mib", "num"),
     "uptime": Column("Up", "launched_at", "hide-a"),
+    "vmm": Column("On", "vmm", "hide-c"),
     "agent": Column("Agent", "", "hide-c"),
     "created": Column("Created", "created_at", "hide-c"),
 }
@@ -75,7 +77,7 @@ def detail(request: Request, ref: str) -> HttpResponse:
         "operations": _operations_of(vm)[:8],
         "free_drives": Drive.objects.filter(attachment=None, state=Drive.State.READY),
         "rename_form": RenameForm(initial={"name": vm.name}),
-        "resize_form": ResizeForm.of(vm),
+        "next_start": expectation(vm.hypervisor),
         "console_page": _console(request, vm),
         "has_vmm": vm.state in WITH_VMM,
         "has_root": any(attachment.is_root for attachment in vm.attachments.all()),

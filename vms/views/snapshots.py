@@ -161,5 +161,6 @@ def clone(request: Request, ref: str) -> HttpResponse:
         "snapshot": request.GET.get("snapshot"),
         "vcpu_count": vm.vcpu_count,
         "mem_size_mib": vm.mem_size_mib,
+        "hypervisor": vm.hypervisor,
     }
     return dialog.answer(request, submit, partial(CloneForm, vm=vm), initial)
