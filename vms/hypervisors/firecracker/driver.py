@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,7 @@ class Firecracker:
         self.trial_seconds, self.trial_arguments = trial_seconds, trial_arguments
         self.kernel = kernel
         self._trial = threading.Lock()
+        self._networks_work = False
 
     # What there is
 
@@ -75,7 +75,6 @@ class Firecracker:
             problem = Problem(error.text, error.hint, DOWNLOAD)
             return Probe(self.name, False, "", "", (problem,))
         kvm = self._kvm_problem(binary, self.kernel)
-        self.__dict__.pop("_network_problem", None)  # it may have been put right
         problems = [kvm, *self._confinement_problems(binary)]
         return Probe(
             self.name,
@@ -130,7 +129,6 @@ class Firecracker:
             self._premises(spec.vm_dir).cleanup()
             network = self.networks if self._is_networked(binary) else None
             premises = Premises.reserve(spec, network, jailed=self._is_jailed(binary))
-            handle = None
             try:
                 plan = premises.prepare(spec)
                 calls = configure(premises.place, plan.tap if plan else None)
@@ -141,8 +139,9 @@ class Firecracker:
                 _wait_for_api(handle, premises.place.root)
                 _configure(handle, premises.place.root, calls)
             except BaseException:
-                if handle is not None:
-                    monitored.kill(handle)
+                running = monitored.adopt(spec.vm_dir)
+                if isinstance(running, Handle):
+                    monitored.kill(running)
                 monitored.forget(spec.vm_dir)
                 premises.cleanup()
                 raise
@@ -178,11 +177,15 @@ class Firecracker:
         jail = jail_problem(binary, self.cache_dir)
         if jail is not None:
             return [jail, Problem("VMs without a jail have no network.", jail.fix, jail.command)]
-        return [self._network_problem]
+        return [self._network_problem()]
 
-    @cached_property
     def _network_problem(self) -> Problem | None:
-        return network_problem(self.networks.pool)
+        """Looked for until there is none: it takes making a network."""
+        if self._networks_work:
+            return None
+        problem = network_problem(self.networks.pool)
+        self._networks_work = problem is None
+        return problem
 
     def _is_jailed(self, binary: FirecrackerBinary) -> bool:
         if self.jailed is None:
@@ -191,7 +194,7 @@ class Firecracker:
 
     def _is_networked(self, binary: FirecrackerBinary) -> bool:
         if self.network is None:
-            return self._is_jailed(binary) and self._network_problem is None
+            return self._is_jailed(binary) and self._network_problem() is None
         return self.network
 
     def _premises(self, vm_dir: Path) -> Premises:
