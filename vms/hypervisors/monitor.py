@@ -2,13 +2,14 @@
 
     python -I -S monitor.py VM_DIR
 
-It reads VM_DIR/launch.json ({"argv": [...], "env": {...}, "fifos": {path: log}}), starts that
-program with VM_DIR as its working directory, and returns when it runs: exit status 0 and
-VM_DIR/monitor.json, or 1 and the reason on stderr. A child in its own session stays behind and
+It reads VM_DIR/launch.json ({"argv": [...], "env": {...}, "fifos": {path: log}, "files": [...]}),
+starts that program with VM_DIR as its working directory, and returns when it runs: exit status 0
+and VM_DIR/monitor.json, or 1 and the reason on stderr. A child in its own session stays behind and
 
 - copies the VMM's stdout (the guest's console) to console.log, its stderr to vmm.log and what
   it writes into each of the FIFOs, which are there already, to that log; guests are hostile,
   so each log is rotated once to <name>.1 and never takes more;
+- keeps the files open whose inherited descriptors "files" lists, for the locks on them;
 - writes exit.json when the VMM has ended: code or signal, and the time.
 
 Killing the monitor does not harm the VMM. There is a monitor for every running VM and a VM
@@ -120,6 +121,8 @@ def monitor(tell: int) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     started = start_time(pid)
     status = watch(pid, outputs | fifos)
+    for file in launch.get("files", []):  # who reads of the end may lock them again
+        os.close(file)
     write_json("exit.json", {"pid": pid, "started": started, **exit_record(status)})
     return 0
 

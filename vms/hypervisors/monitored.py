@@ -54,6 +54,7 @@ def start(
         "env": env,
         "accelerator": accelerator,
         "fifos": {str(path): log for path, log in (fifos or {}).items()},
+        "files": list(files),
     }
     monitor.write_json(str(vm_dir / "launch.json"), launch)
     program = [sys.executable, "-I", "-S", monitor.__file__, str(vm_dir)]
