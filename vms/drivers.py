@@ -33,7 +33,7 @@ def driver_for(name: str, kernel: Path | None = None) -> Hypervisor:
     if name == FIRECRACKER:
         return Firecracker(
             nexus.run_dir,
-            _release,
+            installed_firecracker,
             trial_seconds=nexus.kvm_trial_seconds,
             trial_arguments=tuple(nexus.guest_kernel_args.split()),
             kernel=kernel,
@@ -46,7 +46,8 @@ def driver_for(name: str, kernel: Path | None = None) -> Hypervisor:
     )
 
 
-def _release() -> FirecrackerBinary | None:
+def installed_firecracker() -> FirecrackerBinary | None:
+    """The release for the next VM; None without one."""
     release = image_services.default_release()
     if release is None:
         return None

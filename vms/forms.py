@@ -33,6 +33,7 @@ _SHAPE_CODES = {
     "too-many-cpus": "vcpu_count",
     "memory-size": "mem_size_mib",
     "hypervisor-unusable": "hypervisor",
+    "limit-unsupported": "network_mib_s",
 }
 
 

@@ -66,6 +66,12 @@ def checked(shape: Shape) -> Shape:
                 code="limit-range",
                 extra={"field": name},
             )
+    if found["hypervisor"] == VM.Hypervisor.QEMU and found["network_mib_s"]:
+        raise Invalid(
+            "QEMU's network knows no limit.",
+            hint="Let the VM run on Firecracker, or take the limit away.",
+            code="limit-unsupported",
+        )
     return cast("Shape", found)
 
 

@@ -222,7 +222,7 @@ def test_there_are_two_hypervisors() -> None:
 def test_a_vm_that_runs_may_wish_for_its_next_start_and_keeps_the_rest(host: Host) -> None:
     vm = make_vm(state=State.READY)
     assert services.update_vm(vm, hypervisor="qemu", vcpu_count=vm.vcpu_count).hypervisor == "qemu"
-    for name in ("mem_size_mib", "disk_mib_s", "network_mib_s"):
+    for name in ("mem_size_mib", "disk_mib_s", "disk_iops"):
         with pytest.raises(Conflict, match="at rest"):
             services.update_vm(vm, **_only(name, 256))
 
@@ -244,6 +244,15 @@ def test_limits_are_set_kept_changed_and_taken_away(name: str) -> None:
     services.clone_vm(vm, name="copy")
     assert getattr(VM.objects.get(name="copy"), name) == 30
     assert getattr(services.update_vm(vm, **_only(name, 0)), name) is None
+
+
+def test_qemus_network_has_no_limit() -> None:
+    vm = make_vm(hypervisor="qemu")
+    with pytest.raises(Invalid, match="knows no limit"):
+        services.update_vm(vm, network_mib_s=10)
+    services.update_vm(vm, network_mib_s=10, hypervisor="auto")
+    with pytest.raises(Invalid, match="knows no limit"):
+        services.update_vm(vm, hypervisor="qemu")
 
 
 @pytest.mark.parametrize(

@@ -117,17 +117,19 @@ def test_the_body_that_is_shown_is_what_the_api_takes(client: Client) -> None:
 
 def test_a_hypervisor_and_limits_are_in_the_command_and_the_body(client: Client) -> None:
     template = make_template(name="web")
-    limits = {"hypervisor": "qemu", "disk_mib_s": "50", "disk_iops": "500", "network_mib_s": "10"}
+    limits = {"hypervisor": "qemu", "disk_mib_s": "50", "disk_iops": "500"}
     form = {"template": template.ref, "name": "hello"} | SIZE | limits
     plan = _preview(client, "/vms/new/preview/?from=template", form)
-    assert "--hypervisor qemu --disk-limit 50 --disk-iops 500 --network-limit 10" in plan, (
+    assert "--hypervisor qemu --disk-limit 50 --disk-iops 500" in plan, (
         "nexusctl takes MiB without a unit"
     )
-    assert '"hypervisor": "qemu", "disk_mib_s": 50, "disk_iops": 500, "network_mib_s": 10' in plan
+    assert '"hypervisor": "qemu", "disk_mib_s": 50, "disk_iops": 500' in plan
     assert "QEMU: the VM wishes for it" in plan or "has not looked" in plan
+    refused = _preview(client, "/vms/new/preview/?from=template", form | {"network_mib_s": "10"})
+    assert "QEMU's network knows no limit" in refused
     client.post("/vms/new/?from=template", form, headers=htmx("form#vms-new_form"))
     params = Operation.objects.get().params
-    assert [params[name] for name in limits] == ["qemu", 50, 500, 10]
+    assert [params[name] for name in limits] == ["qemu", 50, 500]
 
 
 def test_the_same_of_two_providers_is_told_apart(
