@@ -129,7 +129,7 @@ def _decide(wish: str, ask: Callable[[str], Probe]) -> Choice:
         return Choice(found, whose)
     firecracker = ask(FIRECRACKER)
     if firecracker.usable and not firecracker.problems:
-        return Choice(firecracker, "it works here")
+        return Choice(firecracker, "the best that works here")
     qemu = ask(QEMU)
     if qemu.usable:
         return Choice(qemu, _why_not(firecracker))

@@ -311,9 +311,9 @@ def shape_fields() -> dict[str, forms.Field]:
         help_text=automatic,
     )
     limits = {
-        "disk_mib_s": LimitField("Disks: most in a second", "MiB/s"),
-        "disk_iops": LimitField("Disks: operations in a second", "IOPS"),
-        "network_mib_s": LimitField("Network: most in a second", "MiB/s"),
+        "disk_mib_s": LimitField("Disk limit", "MiB/s"),
+        "disk_iops": LimitField("Disk operations", "IOPS"),
+        "network_mib_s": LimitField("Network limit", "MiB/s"),
     }
     return {"hypervisor": hypervisor, **limits}
 

@@ -128,7 +128,7 @@ def _jailer(release: FirecrackerBinary | None) -> Finding:
 
 def _network(release: FirecrackerBinary | None) -> Finding:
     """The networks of VMs that Firecracker runs; QEMU brings its own."""
-    key, title = "network", "Network of Firecracker"
+    key, title = "network", "VM network"
     if release is None:
         return Finding(key, title, "fine", NO_RELEASE)
     pool = settings.NEXUS.network

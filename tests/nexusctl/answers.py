@@ -75,7 +75,7 @@ VM_DETAIL: Row = VM | {
     "last_boot": BOOT,
     "source_snapshot": None,
     "hotplug_problem": "",
-    "next_start": {"hypervisor": "firecracker", "reason": "it works here"},
+    "next_start": {"hypervisor": "firecracker", "reason": "the best that works here"},
 }
 HISTORY: list[Row] = [
     {

@@ -63,7 +63,7 @@ def test_vm_inspect(server, nexusctl):
         hypervisor  QEMU 10.0.3, emulation
                     Firecracker is not usable here: no release is installed
         next start  automatic: Firecracker
-                    it works here
+                    the best that works here
         agent       0.1.0, heard 2.0 s ago
         last boot   3, 2026-07-29T11:57:57.3Z, hello after 2.7 s
         created     2026-07-29T11:00:00.0Z

@@ -74,7 +74,7 @@ def _wish(hypervisor: str = "auto") -> VM:
 @pytest.mark.parametrize(
     ("found", "chosen", "reason"),
     [
-        ((FIRECRACKER, QEMU), "firecracker", "it works here"),
+        ((FIRECRACKER, QEMU), "firecracker", "the best that works here"),
         (
             (NO_FIRECRACKER, QEMU),
             "qemu",

@@ -76,7 +76,10 @@ def test_where_all_is_there_all_is_fine(host: Host, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(health, "_cgroups", lambda: Finding("cgroups", "", "fine", "there"))
     found = {finding.key: finding for finding in health.findings()}
     assert {finding.state for finding in found.values()} == {"fine"}
-    assert found["hypervisor"].found == "VMs run on Firecracker 1.12.1 with KVM: it works here"
+    assert (
+        found["hypervisor"].found
+        == "VMs run on Firecracker 1.12.1 with KVM: the best that works here"
+    )
     assert found["firecracker"].found == "1.12.1, a guest ran with it"
     assert "by Firecracker and QEMU" in found["kvm"].found
     assert found["jailer"].found.startswith("On: ")

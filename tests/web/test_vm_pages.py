@@ -222,7 +222,9 @@ def test_limits_are_set_and_taken_away_in_the_dialog(client: Client) -> None:
 def test_the_page_says_what_it_runs_on_why_and_what_it_would_run_on_next(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "expectation", lambda wish: ("firecracker", "it works here"))
+    monkeypatch.setattr(
+        pages, "expectation", lambda wish: ("firecracker", "the best that works here")
+    )
     vm = make_ready_vm(name="hello")
     Boot.objects.create(
         vm=vm, number=5, hypervisor="qemu", hypervisor_version="7.2", accelerator="tcg",
@@ -232,11 +234,11 @@ def test_the_page_says_what_it_runs_on_why_and_what_it_would_run_on_next(
     page = _html(client, "/vms/hello/")
     assert "<dt>Hypervisor</dt><dd>QEMU 7.2, emulation<br>" in page
     assert "Firecracker has limits here: no network" in page
-    assert "Firecracker at the next start: it works here" in page
+    assert "Firecracker at the next start: the best that works here" in page
     assert "<dt>disk.rd_bytes</dt><dd>512</dd>" in page
     Boot.objects.create(
         vm=vm, number=6, hypervisor="firecracker", hypervisor_version="1.12.1",
-        accelerator="kvm", jailed=True, choice="it works here",
+        accelerator="kvm", jailed=True, choice="the best that works here",
     )  # fmt: skip
     page = _html(client, "/vms/hello/")
     assert "<dt>Hypervisor</dt><dd>Firecracker 1.12.1, KVM, jailed<br>" in page
