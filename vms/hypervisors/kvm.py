@@ -18,7 +18,7 @@ from pathlib import Path
 
 from images.initrd import build_initrd
 from vms.hypervisors.base import Problem
-from vms.hypervisors.monitor import read_json, write_json
+from vms.hypervisors.monitor import boot_id, read_json, write_json
 
 KVM = Path("/dev/kvm")
 TRIAL_WORD = b"a guest ran\n"
@@ -56,20 +56,21 @@ def answer(
 ) -> str | None:
     """What the trial says: empty when guests run, else what went wrong, for people.
 
-    Kept in `record`, the answer holds for this host kernel, device and `vmm`. None when there is
-    none yet, and no `trial` either.
+    Kept in `record`, the answer holds for this host kernel, device and `vmm`; a failure only
+    until the host boots anew, perhaps with other settings in its firmware. None when there is no
+    answer yet, and no `trial` either.
     """
     stat = device.stat()
     key = [platform.release(), stat.st_ino, stat.st_rdev, *vmm]
     with suppress(OSError, json.JSONDecodeError, KeyError):
         kept = read_json(str(record))
-        if kept["key"] == key:
+        if kept["key"] == key and (not kept["failure"] or kept["boot_id"] == boot_id()):
             return str(kept["failure"])
     if trial is None:
         return None
     failure = trial()
     record.parent.mkdir(parents=True, exist_ok=True)
-    write_json(str(record), {"key": key, "failure": failure})
+    write_json(str(record), {"key": key, "failure": failure, "boot_id": boot_id()})
     return failure
 
 

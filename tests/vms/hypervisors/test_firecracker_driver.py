@@ -132,14 +132,29 @@ def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FirecrackerBinar
     return FirecrackerBinary(program, None, "1.12.1")
 
 
-def test_a_guest_that_hangs_is_given_up_once(
+def test_a_guest_that_hangs_is_given_up_once_a_boot(
     make: Make, spec: VmmSpec, hanging: FirecrackerBinary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vmm = make(lambda: hanging, kernel=spec.kernel, trial_seconds=0.2)
     first = vmm.probe()
     assert "a guest hung for 0.2 s" in first.problems[0].text
-    monkeypatch.setattr(kvm, "run_trial", None)  # it is not asked again
+    trials = []
+    monkeypatch.setattr(kvm, "run_trial", lambda *words: trials.append(words) or "it failed")
     assert vmm.probe() == first
+    monkeypatch.setattr(kvm, "boot_id", lambda: "another boot")
+    assert "it failed" in vmm.probe().problems[0].text
+    assert len(trials) == 1
+
+
+def test_a_guest_that_ran_is_enough_for_ever(
+    make: Make, spec: VmmSpec, hanging: FirecrackerBinary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vmm = make(lambda: hanging, kernel=spec.kernel)
+    monkeypatch.setattr(kvm, "run_trial", lambda *words: "")
+    assert vmm.probe().usable
+    monkeypatch.setattr(kvm, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(kvm, "run_trial", lambda *words: "it failed")
+    assert vmm.probe().usable
 
 
 def test_the_trial_is_bounded_on_the_real_kvm(
