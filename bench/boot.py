@@ -1,46 +1,53 @@
-"""How much Nexus adds to a boot: ``./nexus bench boot [-n 7] [--peer]``.
+"""How much Nexus adds to a boot: ``./nexus bench boot [-n 7] [--firecracker] [--peer]``.
 
-The same kernel, image and machine flags are started in turn (a) by the bare QEMU command with
-a minimal listener and (b) through ``nexusctl vm start``. What is measured is the time from the
-start of the command to the agent's hello. Then: from-rootfs with the image present to ready,
-phase by phase, and how long a job waits for a worker. With ``--peer`` the PyPI package
-quick-sandbox boots its own Alpine with the same accelerator.
+The same kernel, image and machine are started in turn (a) by the bare VMM (QEMU's command, or
+Firecracker with a config file) with a minimal listener and (b) through ``nexusctl vm start``.
+What is measured is the time from the start of the command to the agent's hello. Then:
+from-rootfs with the image present to ready, phase by phase, and how long a job waits for a
+worker. With ``--firecracker`` all of this is done in the rig (docs/rig.md) where this host's
+KVM runs no guests. With ``--peer`` the PyPI package quick-sandbox boots its own Alpine with
+QEMU and the same accelerator.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-import json
-import shutil
 import statistics
 import subprocess
-import tempfile
+import sys
 import time
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from bench.bare import BareFirecracker, BareQemu
 from bench.peer import create_to_first_result
 from bench.server import Server, running_server
-from guest_agent import transports
-from guest_agent.connection import AgentConnection
+from tests.rig import host
 
-TIMEOUT = 300
+#: The rig's machine is slow, and its guests are slower.
+PATIENT = {"NEXUS_KVM_TRIAL_SECONDS": "120", "NEXUS_HEARTBEAT_TIMEOUT": "60"}
 
 
 def main() -> None:
     options = _options()
-    with running_server() as server:
+    if options.firecracker and host.firecracker() is None:
+        _in_the_rig(sys.argv[1:])
+    with running_server(None, **PATIENT, NEXUS_HYPERVISOR=_hypervisor(options)) as server:
+        if options.firecracker:
+            programs = str(host.firecracker())
+            server.ctl("firecracker", "download", "--provider", "local", "--path", programs)
         print("Building the image and booting once (not measured)…", flush=True)
         server.ctl("vm", "from-rootfs", "alpine", "3.23", "--name", "bench")
-        accelerator = server.get("/v1/vms/bench/boots")["items"][0]["accelerator"]
-        launch = _keep_launch(server)
+        boot = server.get("/v1/vms/bench/boots")["items"][0]
+        accelerator = boot["accelerator"]
+        bare_vmm = (BareFirecracker if options.firecracker else BareQemu).of(
+            server, server.get("/v1/vms/bench")
+        )
         server.ctl("vm", "stop", "bench")
-        print(f"accelerator {accelerator}; {options.n} rounds, in turn\n")
-        bare, nexus, total = _compare(server, launch, options.n)
-        _report_boot(bare, nexus)
+        version = f"{boot['hypervisor']} {boot['hypervisor_version']}"
+        print(f"{version}, accelerator {accelerator}; {options.n} rounds, in turn\n")
+        bare, nexus, total = _compare(server, bare_vmm, options.n)
+        _report_boot(bare, nexus, boot["hypervisor"])
         chain, peer = [], []
         for number in range(options.n):
             chain.append(_from_rootfs(server, f"chain-{number}"))
@@ -54,65 +61,34 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./nexus bench boot", description=__doc__)
     parser.add_argument("-n", type=int, default=7, help="rounds (7)")
+    parser.add_argument("--firecracker", action="store_true", help="instead of QEMU")
     parser.add_argument("--peer", action="store_true", help="time quick-sandbox as well")
     return parser.parse_args()
+
+
+def _hypervisor(options: argparse.Namespace) -> str:
+    return "firecracker" if options.firecracker else "qemu"
+
+
+def _in_the_rig(arguments: list[str]) -> NoReturn:
+    command = ["-m", "tests.rig", "run", "--limit", "7200", "--", "python", "-m", "bench.boot"]
+    raise SystemExit(subprocess.call([sys.executable, *command, *arguments]))
 
 
 # (a) and (b)
 
 
-def _keep_launch(server: Server) -> dict[str, Any]:
-    """The command that Nexus starts the VM with."""
-    vm = server.get("/v1/vms/bench")
-    launch: dict[str, Any] = json.loads(
-        (server.data_dir / "vms" / vm["id"] / "launch.json").read_text()
-    )
-    return launch
-
-
 def _compare(
-    server: Server, launch: dict[str, Any], rounds: int
+    server: Server, bare_vmm: BareQemu | BareFirecracker, rounds: int
 ) -> tuple[list[float], list[float], list[float]]:
     bare, nexus, waits = [], [], []
     for number in range(1, rounds + 1):
-        bare.append(_bare(launch))
+        bare.append(bare_vmm.seconds_to_hello())
         seconds, wait = _through_nexus(server)
         nexus.append(seconds)
         waits.append(wait)
         print(f"  {number}: bare {bare[-1]:6.2f} s   nexusctl {nexus[-1]:6.2f} s", flush=True)
     return bare, nexus, waits
-
-
-def _bare(launch: dict[str, Any]) -> float:
-    """Start the bare command in an empty directory; seconds to the hello of the agent."""
-    directory = Path(tempfile.mkdtemp(prefix="nexus-bare-"))
-    began = time.monotonic()
-    vmm = subprocess.Popen(
-        launch["argv"], env=launch["env"], cwd=directory,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        asyncio.run(_hello(directory / "agent.sock"))
-        return time.monotonic() - began
-    finally:
-        vmm.kill()
-        vmm.wait()
-        shutil.rmtree(directory)
-
-
-async def _hello(path: Path) -> None:
-    reader, writer = await _dialled(path)
-    connection = await AgentConnection.open(reader, writer, hello_timeout=TIMEOUT)
-    await connection.close()
-
-
-async def _dialled(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Dial the VMM as soon as it listens."""
-    for _ in range(5000):
-        with contextlib.suppress(OSError):
-            return await transports.connect(path)
-        await asyncio.sleep(0.002)
-    raise SystemExit("the bare QEMU never listened")
 
 
 def _through_nexus(server: Server) -> tuple[float, float]:
@@ -132,10 +108,10 @@ def _waited(operation: dict[str, Any]) -> float:
     return (started - created).total_seconds()
 
 
-def _report_boot(bare: list[float], nexus: list[float]) -> None:
+def _report_boot(bare: list[float], nexus: list[float], vmm: str) -> None:
     a, b = statistics.median(bare), statistics.median(nexus)
     print("\nstart → agent hello             median     min     max")
-    for name, values in (("(a) bare QEMU", bare), ("(b) nexusctl vm start", nexus)):
+    for name, values in ((f"(a) bare {vmm}", bare), ("(b) nexusctl vm start", nexus)):
         print(
             f"  {name:<28} {statistics.median(values):7.2f} {min(values):7.2f} {max(values):7.2f} s"
         )

@@ -64,13 +64,13 @@ class Server:
             return json.load(answer)
 
     def start(self) -> None:
-        """Start ``nexusd``; returns when it serves."""
+        """Start ``nexusd``; returns when it serves. Emulated hosts (the rig) take their time."""
         log = self.data_dir / "run" / "nexusd.log"
         with log.open("ab") as output:
             self.daemon = subprocess.Popen(
                 [BIN / "nexusd"], env=self.env, stdout=output, stderr=output
             )
-        for _ in range(600):
+        for _ in range(3000):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(self.url + "/healthz", timeout=2).close()  # noqa: S310
                 return

@@ -13,6 +13,9 @@ from bench.server import Server
 from guest_agent import transports
 from guest_agent.connection import AgentConnection
 from tests.servers import PATIENCE, wait_for_state
+from vms.hypervisors.base import AgentSocket
+from vms.hypervisors.firecracker import Firecracker
+from vms.hypervisors.qemu import Qemu
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,7 +41,9 @@ class Guest:
         return asyncio.run(asyncio.wait_for(self._run(script), PATIENCE))
 
     async def _run(self, script: str) -> str:
-        reader, writer = await transports.connect(self.directory / "agent.sock")
+        socket = agent_socket(self.directory)
+        line = transports.open_line(socket.path, guest_dials=socket.guest_dials, uid=socket.uid)
+        reader, writer = await line.connect()
         agent = await AgentConnection.open(reader, writer, hello_timeout=PATIENCE)
         said = bytearray()
         try:
@@ -47,8 +52,16 @@ class Guest:
             )
         finally:
             await agent.close()
+            line.close()
         assert ended.shell_code == 0, said.decode(errors="replace")
         return said.decode().strip()
+
+
+def agent_socket(vm_dir: Path) -> AgentSocket:
+    """Where the agent of the VM that runs in this directory is reached, whatever runs it."""
+    if (vm_dir / "agent.sock").exists():
+        return Qemu(vm_dir).agent_socket(vm_dir)
+    return Firecracker(vm_dir, lambda: None).agent_socket(vm_dir)
 
 
 @contextmanager

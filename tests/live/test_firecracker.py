@@ -1,0 +1,142 @@
+"""VMs on Firecracker as a person sees them, where KVM runs guests. One VM, in order."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bench.server import Server, running_server
+from tests.live.guests import apart, inside
+from tests.rig import host
+from tests.servers import ctl_fails, history, kill, pid_of, vmms, wait_for_state
+
+pytestmark = [
+    pytest.mark.skipif(host.firecracker() is None, reason="KVM runs no guests here; the rig does"),
+    pytest.mark.xdist_group("firecracker"),
+]
+
+JAILED_FROM = 2_000_000_000
+#: Emulated hosts are slow, and their guests are slower.
+PATIENT = {
+    "NEXUS_HEARTBEAT_INTERVAL": "2",
+    "NEXUS_HEARTBEAT_TIMEOUT": "60",
+    "NEXUS_KVM_TRIAL_SECONDS": "120",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A Nexus with a release of Firecracker, which it found on this machine."""
+    with running_server(**PATIENT) as server:
+        programs = host.firecracker()
+        server.ctl("firecracker", "download", "--provider", "local", "--path", str(programs))
+        yield server
+        left = vmms(server)
+    assert not any(process.is_running() for process in left), "a VMM outlived its VM"
+
+
+def test_where_kvm_runs_guests_a_vm_runs_on_firecracker(server: Server, vm: dict[str, Any]) -> None:
+    boot = server.get(f"/v1/vms/{vm['id']}/boots")["items"][0]
+    (release,) = server.get("/v1/firecracker/installed")["items"]
+    assert (boot["hypervisor"], boot["accelerator"]) == ("firecracker", "kvm")
+    assert boot["hypervisor_version"] == release["version"]
+    assert "said hello after" in history(server, vm["id"])[-1]["reason"]
+
+
+def test_its_vmm_is_jailed(server: Server, vm: dict[str, Any]) -> None:
+    status = Path(f"/proc/{pid_of(server, vm)}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(fields["Uid"].split()[0]) > JAILED_FROM
+    assert (fields["Seccomp"], fields["CapEff"].strip("0")) == ("2", "")
+    group = Path("/sys/fs/cgroup/nexus-vms", vm["id"])
+    assert int((group / "memory.max").read_text()) < 2**30
+    assert int((group / "pids.max").read_text()) < 1000
+
+
+def test_it_goes_on_without_nexus_and_has_the_network_that_it_would_have_on_qemu(
+    server: Server, vm: dict[str, Any]
+) -> None:
+    pid = pid_of(server, vm)
+    with inside(server, vm) as guest:
+        said = guest.sh(
+            "ip -4 address show eth0; ip route; cat /etc/resolv.conf; ping -c1 10.0.2.2"
+        )
+    assert "inet 10.0.2.15/24" in said
+    assert "default via 10.0.2.2" in said
+    assert "nameserver 10.0.2.3" in said
+    assert "1 packets received" in said
+    assert pid_of(server, vm) == pid
+    assert server.get(f"/v1/vms/{vm['id']}")["state"] == "ready", "Nexus has found it again"
+
+
+def test_a_snapshot_while_it_runs_is_frozen_by_the_agent(
+    server: Server, vm: dict[str, Any]
+) -> None:
+    operation = server.ctl("vm", "snapshot", vm["name"], "--name", "monday")
+    assert "frozen by the agent" in operation["steps"][0]["note"]
+    wait_for_state(server, vm["id"], "ready")
+
+
+def test_a_killed_vmm_is_a_crash_with_its_reason(server: Server, vm: dict[str, Any]) -> None:
+    kill(pid_of(server, vm))
+    wait_for_state(server, vm["id"], "crashed")
+    crash = history(server, vm["id"])[-1]
+    assert "SIGKILL" in crash["reason"]
+    assert crash["detail"]["console"], "the guest's last lines"
+
+
+def test_a_release_that_vms_run_with_stays(server: Server, vm: dict[str, Any]) -> None:
+    server.ctl("vm", "start", vm["name"])
+    (release,) = server.get("/v1/firecracker/installed")["items"]
+    done = ctl_fails(server, "firecracker", "remove", release["version"], "--yes")
+    assert (done.returncode, vm["name"] in done.stderr) == (5, True)
+
+
+def test_a_guest_that_switches_itself_off_is_stopped(server: Server, vm: dict[str, Any]) -> None:
+    """Its kernel halts and Firecracker would run on for ever."""
+    with inside(server, vm) as guest:
+        guest.sh("echo kept >/root/file; (sleep 20; poweroff) >/dev/null 2>&1 &")
+    wait_for_state(server, vm["id"], "stopped")
+    reasons = [row["reason"] for row in history(server, vm["id"])[-2:]]
+    assert reasons[0] == "the guest shut itself down"
+
+
+def test_at_rest_it_moves_to_qemu_and_back(server: Server, vm: dict[str, Any]) -> None:
+    server.ctl("vm", "update", vm["name"], "--hypervisor", "qemu")
+    server.ctl("vm", "start", vm["name"])
+    boot = server.get(f"/v1/vms/{vm['id']}/boots")["items"][0]
+    assert (boot["hypervisor"], boot["accelerator"]) == ("qemu", "kvm")
+    server.ctl("vm", "update", vm["name"], "--hypervisor", "firecracker")
+    server.ctl("vm", "restart", vm["name"])
+    boot = server.get(f"/v1/vms/{vm['id']}/boots")["items"][0]
+    assert boot["hypervisor"] == "firecracker"
+
+
+def test_a_stop_is_graceful_and_its_drive_has_what_was_written(
+    server: Server, vm: dict[str, Any]
+) -> None:
+    operation = server.ctl("vm", "stop", vm["name"])
+    assert operation["steps"][0]["note"] == "the agent shut the guest down"
+    assert history(server, vm["id"])[-1]["to_state"] == "stopped"
+    drive = vm["drives"][0]["id"]
+    (disk,) = (p for p in server.data_dir.glob("drives/**/*") if p.is_file() and drive in str(p))
+    read = ["debugfs", "-R", "cat /root/file", disk]
+    assert apart(subprocess.check_output, read, stderr=subprocess.DEVNULL) == b"kept\n"
+
+
+def test_nothing_is_left_of_it(server: Server, vm: dict[str, Any]) -> None:
+    server.ctl("vm", "start", vm["name"])
+    server.ctl("vm", "delete", vm["name"], "--force", "--with-snapshots", "--yes")
+    assert not (server.data_dir / "vms" / vm["id"]).exists()
+    assert not Path("/sys/fs/cgroup/nexus-vms", vm["id"]).exists()
+    assert vm["id"] not in Path("/proc/self/mountinfo").read_text()
+    seen = apart(subprocess.check_output, "ip netns; ip link", shell=True, text=True)
+    assert vm["id"] not in seen
+    uids = {process.uids().real for process in psutil.process_iter()}
+    assert max(uids) < JAILED_FROM
+    assert not list((server.data_dir / "vms").iterdir())
