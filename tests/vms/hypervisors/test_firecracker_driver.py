@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from images.providers.embedded import EmbeddedProvider
-from nexus_site.core.errors import Broken, Conflict, Invalid
+from nexus_site.core.errors import Broken, Conflict, Invalid, NexusError
 from vms.hypervisors import kvm, monitored
 from vms.hypervisors.base import Disk, Exit, Handle, VmmSpec
 from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary, api, driver, metrics, trial
@@ -254,6 +254,22 @@ def test_its_refusals_are_conflicts(configured: tuple[Firecracker, Handle]) -> N
     assert "not supported before starting" in caught.value.detail
 
 
+def test_answers_of_a_hostile_vmm(
+    configured: tuple[Firecracker, Handle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vmm, handle = configured
+    for answer in ([], {}, {"state": "Paused", "mem_size_mib": "much"}, 5, None):
+        monkeypatch.setattr(api, "ask", lambda root, *calls, said=answer: [said] * len(calls))
+        calls: list[Callable[[], None]] = [
+            lambda: vmm.balloon(handle, 64),
+            lambda: vmm.snapshot(handle, tmp_path / "snapshot"),
+        ]
+        for call in calls:
+            with pytest.raises(NexusError) as caught:
+                call()
+            assert caught.value.code == "hostile-vmm"
+
+
 def test_disks_cannot_come_and_go(configured: tuple[Firecracker, Handle], spec: VmmSpec) -> None:
     vmm, handle = configured
     assert "stop the VM first" in vmm.hotplug_problem(spec.vm_dir)
@@ -346,7 +362,7 @@ def test_metrics_survive_the_log_s_rotation(tmp_path: Path) -> None:
 def test_there_are_no_metrics_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "FLUSH_SECONDS", 0.05)
     assert metrics.read(tmp_path, lambda: None) == {}
-    (tmp_path / metrics.LOG).write_text("[1]\nnonsense\n")
+    (tmp_path / metrics.LOG).write_text("[1]\nnonsense\n" + "[" * 20_000 + "\n")
     assert metrics.read(tmp_path, lambda: None) == {}
 
 

@@ -9,14 +9,15 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpcore2
 
-from nexus_site.core.errors import Conflict, Retryable
+from nexus_site.core.errors import Broken, Conflict, Retryable
 from vms.hypervisors.firecracker import hostile
 
 SOCKET = "api.sock"
@@ -51,6 +52,20 @@ def ask(root: Path, *requests: Request, timeout: float = ANSWER_SECONDS) -> list
             "Firecracker does not answer on its API socket.",
             detail=f"{type(error).__name__}: {error}",
             code="firecracker-no-answer",
+        ) from error
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Within, an answer that has another form than it should is Broken (code "hostile-vmm")."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise Broken(
+            "Firecracker's answer makes no sense.",
+            detail=f"{type(error).__name__}: {error}",
+            hint="Kill the VM and do not trust its drives: its guest may have broken out of it.",
+            code="hostile-vmm",
         ) from error
 
 

@@ -214,7 +214,8 @@ class Firecracker:
 
     def balloon(self, handle: Handle, mem_size_mib: int) -> None:
         (machine,) = self._ask(handle, Request("GET", "/machine-config"))
-        amount = max(0, machine["mem_size_mib"] - mem_size_mib)
+        with api.understood():
+            amount = max(0, int(machine["mem_size_mib"]) - mem_size_mib)
         self._ask(handle, Request("PATCH", "/balloon", {"amount_mib": amount}))
 
     def _ask(self, handle: Handle, *calls: Request) -> list[Any]:

@@ -36,8 +36,8 @@ def _last(vm_dir: Path) -> dict[str, Any]:
     for line in reversed(lines):
         try:
             counters = json.loads(line)
-        except ValueError:
-            continue  # not whole
+        except (ValueError, RecursionError):
+            continue  # not whole, or not what the VMM should write
         if isinstance(counters, dict):
             return counters
     return {}

@@ -36,27 +36,32 @@ WORDS = {
 def save(place: Place, directory: Path) -> None:
     """Save the paused guest of the VMM in `place` to `directory`; see `Hypervisor.snapshot`."""
     instance, config = api.ask(place.root, Request("GET", "/"), Request("GET", "/vm/config"))
-    if instance["state"] != "Paused":
+    with api.understood():
+        state, facts = instance["state"], _facts(str(instance["vmm_version"]), config)
+    if state != "Paused":
         raise Conflict("The VM runs; pause it before its memory is saved.", code="vmm-state")
-    files = {"snapshot_path": STATE, "mem_file_path": MEMORY}
-    create = Request("PUT", "/snapshot/create", {"snapshot_type": "Full"} | files)
     try:
-        api.ask(place.root, create, timeout=SAVE_SECONDS)
-        for name in (STATE, MEMORY):
-            hostile.take_file(place.root, name, directory / name)
-        size = (directory / STATE).stat().st_size
-        facts = _facts(instance["vmm_version"], config) | {"state_size": size}
-        write_json(str(directory / FACTS), facts)
+        _create(place, directory, facts)
     except BaseException as error:
         for name in (STATE, MEMORY, FACTS):
             hostile.remove(place.root, name)
             (directory / name).unlink(missing_ok=True)
         if isinstance(error, Conflict | OSError):
             detail = error.detail if isinstance(error, Conflict) else str(error)
-            raise Broken(
-                "The VM's memory could not be saved.", detail=detail, code="snapshot-failed"
-            ) from error
+            text = "The VM's memory could not be saved."
+            raise Broken(text, detail=detail, code="snapshot-failed") from error
         raise
+
+
+def _create(place: Place, directory: Path, facts: dict[str, Any]) -> None:
+    """The VMM writes to its own root, which is all that it sees."""
+    files = {"snapshot_path": STATE, "mem_file_path": MEMORY}
+    create = Request("PUT", "/snapshot/create", {"snapshot_type": "Full"} | files)
+    api.ask(place.root, create, timeout=SAVE_SECONDS)
+    for name in (STATE, MEMORY):
+        hostile.take_file(place.root, name, directory / name)
+    size = (directory / STATE).stat().st_size
+    write_json(str(directory / FACTS), facts | {"state_size": size})
 
 
 def load_request(memory: str, state: str) -> Request:
@@ -104,8 +109,8 @@ def _facts(version: str, config: dict[str, Any]) -> dict[str, Any]:
     """What `check` compares, of a VMM with this configuration."""
     machine = config["machine-config"]
     return _host_facts(version) | {
-        "vcpu_count": machine["vcpu_count"],
-        "mem_size_mib": machine["mem_size_mib"],
+        "vcpu_count": int(machine["vcpu_count"]),
+        "mem_size_mib": int(machine["mem_size_mib"]),
         "disks": len(config["drives"]),
         "network": bool(config["network-interfaces"]),
     }
