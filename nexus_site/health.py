@@ -1,8 +1,8 @@
 """The health of this host: what every room's probes have found.
 
 What takes long (programs are started, file systems tried) the worker finds when it starts,
-after the first VM, every ten minutes and when asked to, and keeps in a ``Setting``; the rest is
-found as one looks.
+after the first VM, after a release of Firecracker has come or gone, every ten minutes and when
+asked to, and keeps in a ``Setting``; the rest is found as one looks.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from nexus_site.core.life import WorkerLife, worker_life
 from nexus_site.core.models import Operation, Setting
 from nexus_site.core.operations import open_operation, open_operations
 from nexus_site.core.steps import Plan, Run, Step
+from vms import choice
 from vms.models import Boot
 
 KEY = "host.findings"
@@ -82,10 +83,11 @@ def look() -> list[Finding]:
 
 
 def look_when_due() -> None:
-    """Look if the last look is old, or if the first VM has tried KVM and the kernel since."""
+    """Look if the last look is old, if what VMs run on has changed (a release of Firecracker has
+    come or gone), or if the first VM has tried KVM and the kernel since."""
     kept = Setting.objects.filter(pk=KEY).first()
     at = parse_datetime(kept.value["at"]) if kept else None
-    if at is None or timezone.now() - at >= LOOK_EVERY:
+    if at is None or timezone.now() - at >= LOOK_EVERY or choice.has_changed():
         look()
         return
     hellos = Boot.objects.filter(hello_at__isnull=False)

@@ -25,7 +25,7 @@ from vms.models import VM
 AUTO = VM.Hypervisor.AUTO.value
 KVM = Path("/dev/kvm")
 KEPT = "vms.probe."
-UNKNOWN = "The worker has not looked at this host yet."
+UNKNOWN = "The worker has not looked at this host yet; it does so within a minute."
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,13 @@ def probe(name: str, kernel: Path | None = None) -> Probe:
     return found
 
 
+def has_changed() -> bool:
+    """Whether what is kept is of a host that is another one now; three cheap queries."""
+    host = _host()
+    kept = Setting.objects.filter(key__startswith=KEPT)
+    return any(row.value["host"] != host for row in kept)
+
+
 def default_kernel() -> Path | None:
     """The file of the default kernel, if a server has one yet."""
     row = Kernel.objects.filter(arch=image_services.host_arch(), is_default=True).first()
@@ -151,7 +158,7 @@ def _unusable(found: Probe) -> Conflict:
     return Conflict(
         f"{label(found.name)} is not usable here: {problem.text}",
         detail="\n".join(others),
-        hint=" ".join(filter(None, (problem.fix, problem.command))),
+        hint=problem.fix if problem.command in problem.fix else f"{problem.fix} {problem.command}",
         code="hypervisor-unusable",
     )
 

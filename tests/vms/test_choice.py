@@ -146,8 +146,10 @@ def test_what_workers_found_is_known_without_asking(host: Host) -> None:
 def test_a_host_that_has_changed_is_not_known(host: Host, fact: str) -> None:
     host.look()
     assert choice.foresee("auto") is not None
+    assert not choice.has_changed()
     host.facts[fact] = "" if fact == "release" else False
     assert choice.foresee("auto") is None
+    assert choice.has_changed()
 
 
 def test_before_the_first_kernel_nobody_says_that_kvm_does_not_work(host: Host) -> None:

@@ -44,7 +44,9 @@ def _page(client: Client, address: str = "/health/") -> str:
     return html.unescape(client.get(address).content.decode())
 
 
-def test_the_worker_looks_when_its_answers_are_old_or_the_first_vm_has_come() -> None:
+def test_the_worker_looks_when_its_answers_are_old_or_something_has_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def answers_from(ago: timedelta) -> bool:
         """Whether it looked, with answers as old as that."""
         at = (timezone.now() - ago).isoformat()
@@ -62,6 +64,8 @@ def test_the_worker_looks_when_its_answers_are_old_or_the_first_vm_has_come() ->
     assert not answers_from(timedelta(minutes=1))
     Boot.objects.create(vm=vm, number=2, hello_at=timezone.now())
     assert not answers_from(timedelta(minutes=1)), "only the first one is news"
+    monkeypatch.setattr("vms.choice.has_changed", lambda: True)
+    assert answers_from(timedelta(minutes=1)), "VMs may run on another hypervisor now"
 
 
 def test_each_probe_says_what_it_found_and_what_to_type(client: Client) -> None:
