@@ -17,6 +17,7 @@ from front_door.tools import (
     ensure_browser,
     ensure_file_systems,
     ensure_mmdebstrap,
+    ensure_network_tools,
     ensure_ssh_keygen,
 )
 from front_door.up import prepare, up
@@ -101,6 +102,8 @@ def _test(arguments: list[str]) -> int:
         ensure_file_systems(this)
     with step(terminal, "ssh-keygen") as this:
         ensure_ssh_keygen(this)
+    with step(terminal, "nftables") as this:
+        ensure_network_tools(this)
     return _call([PYTHON, "-m", "pytest", *(arguments or WHOLE_SUITE)])
 
 

@@ -37,6 +37,7 @@ MANAGERS = (
             "btrfs-progs": "btrfs-progs",
             "xfsprogs": "xfsprogs",
             "openssh-client": "openssh-client",
+            "network": "nftables iproute2",
             "venv": "python3-venv",
         },
     ),
@@ -51,6 +52,7 @@ MANAGERS = (
             "btrfs-progs": "btrfs-progs",
             "xfsprogs": "xfsprogs",
             "openssh-client": "openssh",
+            "network": "nftables iproute",
         },
     ),
     Manager(
@@ -64,6 +66,7 @@ MANAGERS = (
             "btrfs-progs": "btrfs-progs",
             "xfsprogs": "xfsprogs",
             "openssh-client": "openssh-keygen",
+            "network": "nftables iproute2",
         },
     ),
     Manager(
@@ -77,6 +80,7 @@ MANAGERS = (
             "btrfs-progs": "btrfs-progs",
             "xfsprogs": "xfsprogs",
             "openssh-client": "openssh",
+            "network": "nftables iproute2",
         },
     ),
     Manager(
@@ -90,6 +94,7 @@ MANAGERS = (
             "btrfs-progs": "btrfsprogs",
             "xfsprogs": "xfsprogs",
             "openssh-client": "openssh-common",
+            "network": "nftables iproute2",
         },
     ),
 )

@@ -128,6 +128,14 @@ def ensure_ssh_keygen(step: Step) -> None:
     step.note = f"missing: tests of host keys are skipped; `{command}`"
 
 
+def ensure_network_tools(step: Step) -> None:
+    """Find nft and ip or install them; tests make networks of VMs in namespaces of their own."""
+    if all(map(shutil.which, ("nft", "ip"))) or system.install(step, ["network"]):
+        return
+    command = system.command_for(["network"])
+    step.note = f"missing: tests of Firecracker's networks are skipped; `{command}`"
+
+
 def ensure_file_systems(step: Step) -> None:
     """Find the tools that make btrfs and XFS or install them; without them storage tests fail.
 

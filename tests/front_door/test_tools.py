@@ -176,3 +176,9 @@ def test_a_missing_ssh_keygen_does_not_stop_the_tests(debian, this: Step) -> Non
     tools.ensure_ssh_keygen(this)
     assert "tests of host keys are skipped" in this.note
     assert "sudo apt-get install -y --no-install-recommends openssh-client" in this.note
+
+
+def test_missing_network_tools_do_not_stop_the_tests(debian, this: Step) -> None:
+    tools.ensure_network_tools(this)
+    assert "tests of Firecracker's networks are skipped" in this.note
+    assert "sudo apt-get install -y --no-install-recommends nftables iproute2" in this.note
