@@ -8,7 +8,11 @@ from tests.rig import build, runs
 from tests.rig.results import REPORT, VERSION, Outcome, outcome
 
 #: What needs a Firecracker that runs guests: of these paths, what has `firecracker` in its name.
-PATHS = ("tests/conformance", "tests/vms/hypervisors", "tests/live/test_firecracker.py")
+PATHS = (
+    "tests/conformance",
+    "tests/vms/hypervisors/test_jail_firecracker.py",
+    "tests/live/test_firecracker.py",
+)
 SELECTED = "firecracker"
 LIMIT = 2700  # seconds for all of them
 #: Of the latest run. `tail -f test-artifacts/rig/output.log` shows what it is at.
