@@ -22,6 +22,7 @@ from vms.console import ConsolePage
 from vms.models import VM
 from vms.schemas import (
     AttachDrive,
+    BalloonVM,
     BootOut,
     CreateVM,
     DeleteQuery,
@@ -120,6 +121,15 @@ def stop_vm(
 def restart_vm(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
     vm = resolve(VM.objects.all(), ref)
     return carry_out(request, query, lambda: services.restart_vm(vm))
+
+
+@router.post("/vms/{ref}/balloon", response=STARTED)
+def balloon_vm(
+    request: HttpRequest, ref: str, data: BalloonVM, query: Query[ChangeQuery]
+) -> HttpResponse:
+    """Have the guest of a running VM give memory back, as far as it can, or take it again."""
+    vm = resolve(VM.objects.all(), ref)
+    return carry_out(request, query, lambda: services.balloon_vm(vm, data.mem_size_mib))
 
 
 @router.get("/vms/{ref}/history", response=Page[TransitionOut])

@@ -195,6 +195,10 @@ class StopVM(Input):
     force: bool = Field(default=False, description="Kill the VMM without asking the guest.")
 
 
+class BalloonVM(Input):
+    mem_size_mib: int = Field(ge=1, le=64 * 1024 * 1024, description="What its guest is to keep.")
+
+
 class DeleteQuery(Schema):
     force: bool = Field(False, description="Stop the VM first if it runs.")
     keep_drives: bool = Field(False, description="Keep its drives; they can be attached again.")

@@ -23,6 +23,7 @@ from nexusctl.commands import vm_snapshots
 from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.commands.vm_shape import changed_shape_options, new_shape_options
 from nexusctl.formatting import ago, mib, moment, seconds, size, when
+from nexusctl.sizes import SIZE
 
 AT_REST = {"created", "stopped", "crashed", "failed", "suspended"}
 HYPERVISORS = {"auto": "automatic", "firecracker": "Firecracker", "qemu": "QEMU"}
@@ -168,6 +169,19 @@ def update(app: App, vm: str, shape: dict[str, Any], work: Work) -> None:
         show_named(row)
         if row["state"] not in AT_REST:
             output.note("It takes effect when the VM starts next.")
+
+
+@vm.command()
+@vm_argument
+@click.argument("size", type=SIZE)
+@work_options
+@pass_app
+def balloon(app: App, vm: str, size: int, work: Work) -> None:
+    """Have the guest of a running VM keep only SIZE (256M, 1G) of its memory.
+
+    It gives the rest back as far as it can; with all of the VM's memory it takes it again.
+    """
+    app.change("POST", f"/vms/{vm}/balloon", work, body={"mem_size_mib": size})
 
 
 @vm.command()

@@ -12,6 +12,7 @@ BODIES = {
     "attach_drive": {"vm": "hello"},
     "update_vm": {"name": "other"},
     "create_vm": {"image": "nope"},
+    "balloon_vm": {"mem_size_mib": 64},
     "create_drive": {"image": "nope"},
     "resize_drive": {"size_mib": 9000},
     "update_drive": {"name": "other"},

@@ -243,6 +243,27 @@ BODIES = {
         "/images/from-template",
         {"template": "t", "name": "i"},
     ),
+    (
+        *("vm", "from-image", "i", "--hypervisor", "firecracker", "--disk-limit", "50M"),
+        *("--disk-iops", "500", "--network-limit", "1G"),
+    ): (
+        "/vms/from-image",
+        {
+            "image": "i",
+            "name": "",
+            "vcpu_count": 1,
+            "mem_size_mib": 512,
+            "hypervisor": "firecracker",
+            "disk_mib_s": 50,
+            "disk_iops": 500,
+            "network_mib_s": 1024,
+        },
+    ),
+    ("vm", "clone", "hello", "--hypervisor", "qemu"): (
+        "/vms/hello/clone",
+        {"snapshot": "", "name": "", "start": False, "hypervisor": "qemu"},
+    ),
+    ("vm", "balloon", "hello", "256M"): ("/vms/hello/balloon", {"mem_size_mib": 256}),
     ("vm", "stop", "hello", "--force"): ("/vms/hello/stop", {"force": True}),
     ("vm", "restart", "hello"): ("/vms/hello/restart", None),
     ("rootfs", "verify", "r"): ("/rootfs/r/verify", None),
@@ -295,3 +316,14 @@ def test_on_a_terminal_the_steps_are_drawn_in_place(server, nexusctl, monkeypatc
     assert done.code == 0
     assert "✓ Check the drives: 1 drive (0.1 s)" in done.err
     assert "✓ Copy (2.0 s)" in done.err
+
+
+def test_a_vm_is_changed_in_what_is_said_and_nothing_else(server, nexusctl):
+    server.on("PATCH", "/vms/hello", a.STOPPED_VM, a.VM)
+    done = nexusctl("vm", "update", "hello", "--disk-limit", "none", "--memory", "256")
+    assert (done.code, done.err) == (0, "")
+    assert server.seen[0].body == {"mem_size_mib": 256, "disk_mib_s": 0}
+    runs = nexusctl("vm", "update", "hello", "--hypervisor", "auto")
+    assert runs.err == "It takes effect when the VM starts next.\n"
+    nothing = nexusctl("vm", "update", "hello")
+    assert (nothing.code, "Say what to change" in nothing.err) == (2, True)

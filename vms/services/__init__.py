@@ -17,6 +17,7 @@ from vms.services.snapshots import (
     snapshot_vm,
 )
 from vms.services.vms import (
+    balloon_vm,
     create_vm,
     delete_vm,
     new_name,
@@ -34,6 +35,7 @@ __all__ = [
     "ConsolePage",
     "Shape",
     "attach_drive",
+    "balloon_vm",
     "clone_vm",
     "counts_by_state",
     "create_vm",

@@ -20,8 +20,14 @@ from nexus_site.core.errors import Conflict, Invalid
 from nexus_site.core.ids import check_name, free_name, resolve
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import cancel, open_operation, open_operations
-from vms.busy import operations_on, require_free, require_not_copied, starting_operations
-from vms.capacity import check_size
+from vms.busy import (
+    operations_on,
+    require_free,
+    require_idle,
+    require_not_copied,
+    starting_operations,
+)
+from vms.capacity import MIN_MEMORY_MIB, check_size
 from vms.choice import require_usable
 from vms.models import VM
 from vms.services.drives import attach_drive
@@ -224,6 +230,35 @@ def update_vm(vm: VM, **wanted: Unpack[Shape]) -> VM:
         vm.save(update_fields=list(changes))
         events.append("vm.changed", vm, **changes)
     return vm
+
+
+@transaction.atomic
+def balloon_vm(vm: VM, mem_size_mib: int) -> Operation:
+    """Have the guest of a VM that runs keep only so much of its memory, or all of it again.
+
+    It lasts until the VM stops. Raises ``Conflict`` unless it runs, ``Invalid`` for more memory
+    than it has, or less than any VM.
+    """
+    if vm.state not in ALIVE - {State.PAUSED}:
+        raise Conflict(
+            f"The VM “{vm.name}” is {vm.state}; only a guest that runs gives memory back.",
+            code="vm-not-running",
+        )
+    if not MIN_MEMORY_MIB <= mem_size_mib <= vm.mem_size_mib:
+        raise Invalid(
+            f"The guest of “{vm.name}” keeps {MIN_MEMORY_MIB} to {vm.mem_size_mib} MiB; "
+            f"{mem_size_mib} were asked for.",
+            hint="More memory than it was started with takes a stop: nexusctl vm update",
+            code="memory-size",
+        )
+    require_idle(vm)
+    return open_operation(
+        "vm.balloon",
+        f"Let VM {vm.name} keep {mem_size_mib} MiB",
+        subject=vm,
+        params={"vm": vm.ref, "mem_size_mib": mem_size_mib},
+        deadline=timedelta(minutes=5),
+    )
 
 
 def new_name(name: str) -> str:
