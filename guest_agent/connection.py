@@ -5,38 +5,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from guest_agent.exec import Execution, ExitStatus, Program
+from guest_agent.fields import MAX_SECONDS, number_field, paths_field, text_field
 from guest_agent.handshake import shake_hands
-from guest_agent.headers import encode_header, read_header
-from guest_agent.messages import (
-    MAX_SECONDS,
-    Configuration,
-    GuestDisk,
-    Heartbeat,
-    Hello,
-    number_field,
-    paths_field,
-    text_field,
-)
+from guest_agent.headers import encode_header, read_header, read_records
+from guest_agent.messages import Configuration, GuestDisk, Heartbeat, Hello
+from guest_agent.refusals import AgentRefused as AgentRefused
+from guest_agent.refusals import outdated, start_meaning
 from guest_agent.yamux import ProtocolError, Session, Stream, gone
 from nexus_site.core.errors import Broken, Invalid, NexusError, Retryable
 
 HEADER_TIMEOUT = 10.0  # seconds for the header of a stream that the guest has opened
 MAX_PID = 2**31
 START_TIMEOUT = 30.0  # seconds for a program to begin
-
-
-class AgentRefused(Broken):
-    """The agent does not do what it was asked; ``reason`` is its code for why."""
-
-    default_code = "agent-refused"
-
-    def __init__(self, text: str, reason: str) -> None:
-        super().__init__(f"The VM's agent refuses: {text}")
-        self.reason = reason
 
 
 class AgentConnection:
@@ -98,10 +83,9 @@ class AgentConnection:
 
     async def heartbeat(self, timeout: float = 5) -> Heartbeat:
         """How the guest is."""
-        try:
-            return Heartbeat.parse(await self._call("heartbeat", timeout))
-        except ProtocolError as error:
-            raise self._end_for(error) from error
+        reply = await self._call("heartbeat", timeout)
+        with self.checking():
+            return Heartbeat.parse(reply)
 
     async def configure(self, configuration: Configuration, timeout: float = 10) -> None:
         """Set the guest's time, random numbers, name, network and variables, in this order."""
@@ -145,7 +129,7 @@ class AgentConnection:
     async def load_module(self, name: str, image: bytes, timeout: float = 30) -> None:
         """Put a kernel module, uncompressed, into the guest's kernel; it may be there already."""
         header = {"op": "load", "name": name, "size": len(image)}
-        await self._exchange(header, timeout, image)
+        await self.exchange(header, timeout, image)
 
     async def find_disk(self, serial: str, timeout: float = 10) -> GuestDisk:
         """The guest's SCSI disk with this serial number."""
@@ -158,10 +142,8 @@ class AgentConnection:
 
     async def _disk(self, serial: str, timeout: float, *, release: bool) -> GuestDisk:
         reply = await self._call("disk", timeout, serial=serial, release=release)
-        try:
+        with self.checking():
             return GuestDisk.parse(reply)
-        except ProtocolError as error:
-            raise self._end_for(error) from error
 
     async def start(self, program: Program, timeout: float = START_TIMEOUT) -> Execution:
         """Start a program in the guest; ``close`` what this returns.
@@ -170,20 +152,18 @@ class AgentConnection:
         does not have, and ``Retryable`` (``agent-busy``) when too many run.
         """
         try:
-            async with asyncio.timeout(timeout):
-                stream = await self.open_stream(program.header())
-                try:
-                    reply = await self.read_reply(stream)
-                    return Execution(stream, _pid(reply))
-                except ProtocolError as error:
-                    raise self._end_for(error) from error
-                except BaseException:
-                    stream.reset()
-                    raise
-        except TimeoutError:
-            raise _too_slow(f"did not start “{program.argv[0]}”", timeout) from None
+            stream, reply = await self.ask(program.header(), timeout)
         except AgentRefused as error:
-            raise _cannot_run(error) from error
+            raise start_meaning(error) from error
+        try:
+            with self.checking():
+                pid = int(number_field(reply, "pid", MAX_PID))
+            if program.tty and reply.get("tty") is not True:
+                raise outdated()
+        except NexusError:
+            stream.reset()
+            raise
+        return Execution(stream, pid, tty=program.tty is not None)
 
     async def execute(
         self,
@@ -191,7 +171,7 @@ class AgentConnection:
         *,
         on_output: Callable[[int, bytes], None],
         env: Mapping[str, str] | None = None,
-        cwd: str = "/",
+        cwd: str = "",
         user: str = "",
         stdin: bytes | None = None,
         merge: bool = False,
@@ -235,7 +215,7 @@ class AgentConnection:
 
     async def read_reply(self, stream: Stream) -> dict[str, Any]:
         """The header of the agent's answer; ``Broken`` when it refuses."""
-        try:
+        with self.checking():
             reply = await read_header(stream)
             if reply.get("ok") is True:
                 return reply
@@ -243,8 +223,6 @@ class AgentConnection:
             fields = problem if isinstance(problem, dict) else {}
             text = text_field(fields, "text", 1000) or "it gives no reason"
             raise AgentRefused(text, text_field(fields, "code"))
-        except ProtocolError as error:
-            raise self._end_for(error) from error
 
     async def wait_closed(self) -> str:
         """Returns when the connection has ended, with the reason."""
@@ -258,12 +236,31 @@ class AgentConnection:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _call(self, operation: str, timeout: float, /, **fields: Any) -> dict[str, Any]:
-        return await self._exchange({"op": operation, **fields}, timeout)
+        return await self.exchange({"op": operation, **fields}, timeout)
 
-    async def _exchange(
+    async def ask(self, header: dict[str, Any], timeout: float) -> tuple[Stream, dict[str, Any]]:
+        """The agent's answer, and the stream that goes on. The caller must ``reset`` it."""
+        try:
+            async with asyncio.timeout(timeout):
+                stream = await self.open_stream(header)
+                try:
+                    return stream, await self.read_reply(stream)
+                except BaseException:
+                    stream.reset()
+                    raise
+        except TimeoutError:
+            raise _too_slow(f"did not answer “{header['op']}”", timeout) from None
+
+    async def exchange(
         self, header: dict[str, Any], timeout: float, data: bytes = b""
     ) -> dict[str, Any]:
         """The agent's answer to a header and the bytes after it."""
+        return (await self.records(header, 0, timeout, data))[0]
+
+    async def records(
+        self, header: dict[str, Any], most: int, timeout: float, data: bytes = b""
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The same, and the objects that follow the answer, at most so many."""
         try:
             async with asyncio.timeout(timeout):
                 stream = await self.open_stream(header)
@@ -271,17 +268,25 @@ class AgentConnection:
                     if data:
                         await stream.write(data)
                     stream.write_eof()
-                    return await self.read_reply(stream)
+                    reply = await self.read_reply(stream)
+                    with self.checking():
+                        return reply, await read_records(stream, most) if most else []
                 finally:
                     stream.reset()
         except TimeoutError:
             raise _too_slow(f"did not answer “{header['op']}”", timeout) from None
 
-    def _paths(self, reply: dict[str, Any], key: str) -> list[str]:
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """What the guest said is looked at: where it breaks the protocol its connection ends."""
         try:
-            return paths_field(reply, key)
+            yield
         except ProtocolError as error:
             raise self._end_for(error) from error
+
+    def _paths(self, reply: dict[str, Any], key: str) -> list[str]:
+        with self.checking():
+            return paths_field(reply, key)
 
     async def _until(self, event: asyncio.Event) -> None:
         """Wait for the event; ``Retryable`` if the connection ends first."""
@@ -343,20 +348,6 @@ async def _feed(execution: Execution, data: bytes | None) -> None:
     if data is not None:
         await execution.write(data)
         await execution.write_eof()
-
-
-def _pid(reply: dict[str, Any]) -> int:
-    return int(number_field(reply, "pid", MAX_PID))
-
-
-def _cannot_run(error: AgentRefused) -> NexusError:
-    """What a refusal to start a program means for who asked."""
-    match error.reason:
-        case "invalid" | "cannot-run":
-            return Invalid(error.text, code="cannot-run")
-        case "busy":
-            return Retryable(error.text, code="agent-busy")
-    return error
 
 
 def _broken(error: ProtocolError) -> Broken:

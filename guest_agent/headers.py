@@ -26,6 +26,19 @@ async def read_header(stream: Stream) -> dict[str, Any]:
     return decode_header(await stream.read_exactly(length))
 
 
+async def read_records(stream: Stream, most: int) -> list[dict[str, Any]]:
+    """Header after header until the guest's half-close; ``ProtocolError`` beyond ``most``."""
+    records: list[dict[str, Any]] = []
+    while first := await stream.read(1):
+        if len(records) == most:
+            raise ProtocolError(f"it sent more than {most} records")
+        length = int.from_bytes(first + await stream.read_exactly(3))
+        if length > MAX_HEADER:
+            raise ProtocolError(f"it sent a record of {length} bytes")
+        records.append(decode_header(await stream.read_exactly(length)))
+    return records
+
+
 def decode_header(text: bytes) -> dict[str, Any]:
     """The object; ``ProtocolError`` for anything else, however it is nested or spelled."""
     try:

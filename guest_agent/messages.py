@@ -8,67 +8,34 @@ or formatting characters and are cut to their limits. A field of a wrong type is
 from __future__ import annotations
 
 import base64
-import math
+import ipaddress
 import os
 import re
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from guest_agent.fields import (
+    MAX_PATH,
+    MAX_SECONDS,
+    Fields,
+    bytes_field,
+    list_field,
+    number_field,
+    object_field,
+    paths_field,
+    text_field,
+)
+from guest_agent.metrics import CPU, DeviceWork, InterfaceTraffic
 from guest_agent.yamux import ProtocolError
 from nexus_site.core.errors import Invalid
 
-MAX_SECONDS = 2.0**40
-MAX_BYTES = 2**63 - 1
 MAX_DISKS = 64
-MAX_FILE_SYSTEMS = 1024
-MAX_TEXT, MAX_PATH = 128, 512
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_HOST_NAMES = re.compile(r"[A-Za-z0-9._-]+([ \t]+[A-Za-z0-9._-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-Fields = Mapping[str, Any]
-
-
-def text_field(fields: Fields, key: str, limit: int = MAX_TEXT) -> str:
-    """The text ``key`` without characters that could disturb a page or a terminal."""
-    value = fields.get(key) or ""
-    if not isinstance(value, str):
-        raise ProtocolError(f"{key} is not a text")
-    printable = (c for c in value[: 4 * limit] if not unicodedata.category(c).startswith("C"))
-    return "".join(printable)[:limit].strip()
-
-
-def number_field(fields: Fields, key: str, highest: float) -> float:
-    """The number ``key``, from 0 to ``highest``."""
-    value = fields.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ProtocolError(f"{key} is not a number")
-    if not (0 <= value <= highest and math.isfinite(value)):
-        raise ProtocolError(f"{key} is out of its bounds")
-    return value
-
-
-def paths_field(fields: Fields, key: str) -> list[str]:
-    """The list of paths ``key``, fit to be shown."""
-    paths = _list_field(fields, key, MAX_FILE_SYSTEMS)
-    return [text_field({key: path}, key, MAX_PATH) for path in paths]
-
-
-def _object_field(fields: Fields, key: str) -> Fields:
-    value = fields.get(key)
-    if not isinstance(value, dict):
-        raise ProtocolError(f"{key} is not an object")
-    return value
-
-
-def _list_field(fields: Fields, key: str, most: int) -> list[Any]:
-    value = fields.get(key)
-    if not isinstance(value, list) or len(value) > most:
-        raise ProtocolError(f"{key} is not a list of at most {most}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +81,7 @@ class Hello:
         boot_id = text_field(fields, "boot_id")
         if not _BOOT_ID.fullmatch(boot_id):
             raise ProtocolError("boot_id is not a UUID")
-        image, boot = _object_field(fields, "image"), _object_field(fields, "boot")
+        image, boot = object_field(fields, "image"), object_field(fields, "boot")
         texts = ("agent_version", "arch", "kernel", "os", "init", "hostname", "identity")
         return cls(
             protocol=int(number_field(fields, "protocol", 255)),
@@ -160,7 +127,10 @@ class GuestDisk:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """How the guest is: seconds, epoch seconds, load averages, bytes."""
+    """How the guest is: seconds, epoch seconds, load averages, bytes.
+
+    What agents before 0.3 do not tell is 0, None or empty.
+    """
 
     uptime: float
     time: float
@@ -168,19 +138,31 @@ class Heartbeat:
     memory_total: int
     memory_available: int
     disks: tuple[DiskUsage, ...]
+    swap_total: int = 0
+    swap_free: int = 0
+    processes: int = 0
+    cpu: CPU | None = None
+    network: tuple[InterfaceTraffic, ...] = ()
+    io: tuple[DeviceWork, ...] = ()
 
     @classmethod
     def parse(cls, fields: Fields) -> Heartbeat:
         """The checked heartbeat; ``ProtocolError`` for one that cannot be."""
-        memory = _object_field(fields, "memory")
-        load = dict(enumerate(_list_field(fields, "load", 3)))
+        memory = object_field(fields, "memory")
+        load = dict(enumerate(list_field(fields, "load", 3)))
         return cls(
             uptime=number_field(fields, "uptime", MAX_SECONDS),
             time=number_field(fields, "time", MAX_SECONDS),
             load=tuple(number_field({"load": load.get(i)}, "load", 1e6) for i in range(3)),
-            memory_total=_bytes(memory, "total"),
-            memory_available=_bytes(memory, "available"),
-            disks=tuple(_disk(disk) for disk in _list_field(fields, "disks", MAX_DISKS)),
+            memory_total=bytes_field(memory, "total"),
+            memory_available=bytes_field(memory, "available"),
+            disks=tuple(_disk(disk) for disk in list_field(fields, "disks", MAX_DISKS)),
+            swap_total=bytes_field({"swap_total": 0, **memory}, "swap_total"),
+            swap_free=bytes_field({"swap_free": 0, **memory}, "swap_free"),
+            processes=bytes_field({"processes": 0, **fields}, "processes"),
+            cpu=CPU.parse(fields),
+            network=InterfaceTraffic.parse_all(fields),
+            io=DeviceWork.parse_all(fields),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -188,15 +170,11 @@ class Heartbeat:
         return asdict(self)
 
 
-def _bytes(fields: Fields, key: str) -> int:
-    return int(number_field(fields, key, MAX_BYTES))
-
-
 def _disk(value: object) -> DiskUsage:
     if not isinstance(value, dict):
         raise ProtocolError("a disk is not an object")
     return DiskUsage(
-        text_field(value, "path", MAX_PATH), _bytes(value, "total"), _bytes(value, "free")
+        text_field(value, "path", MAX_PATH), bytes_field(value, "total"), bytes_field(value, "free")
     )
 
 
@@ -214,6 +192,8 @@ class Network:
 class Configuration:
     """What the host sets in a guest. None leaves a thing as it is.
 
+    ``hosts`` are lines of ``/etc/hosts``, an address and its names, instead of those given before.
+    ``env`` are variables of login shells and of everything that the agent starts.
     ``time`` is in seconds since the epoch. ``entropy`` (1 to 512 bytes) is fresh unless it is
     given: two guests resumed from one memory image must not draw the same random numbers.
     """
@@ -222,6 +202,7 @@ class Configuration:
     time: float | None = None
     network: Network | None = None
     env: Mapping[str, str] | None = None
+    hosts: Sequence[str] | None = None
     entropy: bytes = field(default_factory=lambda: os.urandom(64), repr=False)
 
     def __post_init__(self) -> None:
@@ -230,14 +211,28 @@ class Configuration:
         for name, value in (self.env or {}).items():
             if not _VARIABLE.fullmatch(name) or "\0" in value:
                 raise Invalid(f"“{name}” cannot be an environment variable.", code="bad-variable")
+        for line in self.hosts or ():
+            _check_host_line(line)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of the request; those that are None are left out."""
         request: dict[str, Any] = {
             "hostname": self.hostname,
             "time": self.time,
+            "hosts": list(self.hosts) if self.hosts is not None else None,
             "network": asdict(self.network) if self.network else None,
             "env": dict(self.env) if self.env is not None else None,
             "entropy": base64.b64encode(self.entropy).decode(),
         }
         return {key: value for key, value in request.items() if value is not None}
+
+
+def _check_host_line(line: str) -> None:
+    """``Invalid`` for what is no address and names."""
+    address, _, names = line.replace("\t", " ").partition(" ")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        names = ""
+    if "%" in address or not _HOST_NAMES.fullmatch(names.strip()):
+        raise Invalid(f"“{line}” is not an address and its names.", code="bad-hosts")

@@ -4,7 +4,6 @@ package main
 
 import (
 	_ "embed"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -43,10 +42,12 @@ func main() {
 		renewIdentity(options(os.Args[2:]))
 	case "tsc":
 		printTSC()
+	case "handover":
+		say(agent.HandoverFormat)
 	case "version":
-		fmt.Println(strings.TrimSpace(version))
+		say(strings.TrimSpace(version))
 	default:
-		fmt.Fprint(os.Stderr, usage)
+		os.Stderr.WriteString(usage)
 		os.Exit(2)
 	}
 }
@@ -89,11 +90,7 @@ func serve(command string, options map[string]string) {
 		a.Init = "/proc/1/exe"
 		a.Settled()
 	}
-	lock := agent.DefaultLock
-	if name, there := options["lock"]; there {
-		lock = name
-	}
-	if err := agent.Hold(lock, a.Settled); err != nil {
+	if err := begin(a, options); err != nil {
 		fail(err.Error())
 	}
 	system.ThawAll(a.System) // an agent that came to an end may have left them frozen
@@ -103,6 +100,24 @@ func serve(command string, options map[string]string) {
 		a.Init = system.InitName(a.Init)
 	}
 	a.Run()
+}
+
+// begin makes this process the guest's agent: once no other one is, or in the place of the one
+// that it was until now.
+func begin(a *agent.Agent, options map[string]string) (err error) {
+	if state, there := options["handover"]; there {
+		fd, err := strconv.Atoi(state)
+		if err != nil {
+			return err
+		}
+		return a.TakeOver(fd)
+	}
+	lock := agent.DefaultLock
+	if name, there := options["lock"]; there {
+		lock = name
+	}
+	a.Lock, err = agent.Hold(lock)
+	return err
 }
 
 // presentIdentity is for an agent that the first process did not start: what it began is over.
@@ -129,10 +144,12 @@ func printTSC() {
 	if !tsc.Supported {
 		fail("this architecture has no time stamp counter")
 	}
-	fmt.Println(tsc.KHz())
+	say(strconv.Itoa(int(tsc.KHz())))
 }
 
+func say(text string) { os.Stdout.WriteString(text + "\n") }
+
 func fail(text string) {
-	fmt.Fprintln(os.Stderr, "nexus-agent:", text)
+	system.Complain(text)
 	os.Exit(2)
 }

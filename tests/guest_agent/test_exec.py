@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from guest_agent.chunks import CHUNK, Kind
 from guest_agent.connection import AgentConnection
-from guest_agent.exec import CHUNK, Execution, ExitStatus, Kind, Program
+from guest_agent.exec import Execution, ExitStatus, Program
 from nexus_site.core.errors import Broken, Invalid, Retryable
 
 from .conftest import PATIENCE, AgentProcess, Port, eventually
@@ -358,4 +359,4 @@ async def test_an_agent_that_ignores_hangups_starts_programs_that_do_not(
 
 
 def test_kinds_are_those_of_the_protocol() -> None:
-    assert [kind.value for kind in Kind] == [0, 1, 2, 3, 4, 5]
+    assert [kind.value for kind in Kind] == [0, 1, 2, 3, 4, 5, 6, 7]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guest_agent.exec import CHUNK, INPUT_WINDOW, MAX_CHUNK, Execution, ExitStatus, Kind, Program
+from guest_agent.chunks import CHUNK, INPUT_WINDOW, MAX_CHUNK, Kind
+from guest_agent.exec import Execution, ExitStatus, Program
 from guest_agent.yamux import Flag, Type
 from nexus_site.core.errors import Broken, Invalid, NexusError, Retryable
 

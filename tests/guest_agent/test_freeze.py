@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from guest_agent.connection import AgentConnection, AgentRefused
-from guest_agent.messages import Configuration, paths_field
+from guest_agent.fields import paths_field
+from guest_agent.messages import Configuration
 from guest_agent.yamux import ProtocolError
 from nexus_site.core.errors import Broken, Retryable
 

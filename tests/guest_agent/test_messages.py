@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guest_agent.fields import text_field
 from guest_agent.headers import MAX_HEADER, decode_header, encode_header
-from guest_agent.messages import Configuration, Heartbeat, Hello, Network, text_field
+from guest_agent.messages import Configuration, Heartbeat, Hello, Network
 from guest_agent.yamux import ProtocolError
 from nexus_site.core.errors import Invalid
 

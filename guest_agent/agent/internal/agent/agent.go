@@ -3,7 +3,6 @@ package agent
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"nexus/agent/internal/link"
+	"nexus/agent/internal/sessions"
 	"nexus/agent/internal/system"
 	"nexus/agent/internal/yamux"
 )
@@ -32,20 +32,25 @@ type Agent struct {
 	Identity string
 	// RootMounted and Started are in seconds since the kernel started; 0 where not known.
 	RootMounted, Started float64
+	Lock                 *Lock
 
 	configuring sync.Mutex
-	programs    atomic.Int32          // that run for the host
+	programs    atomic.Int32 // that run for the host
+	transfers   atomic.Int32 // of files that are on their way
+	leaving     atomic.Bool  // another agent is about to take over
+	sessions    sessions.Table
 	frost       atomic.Pointer[frost] // nil while nothing is frozen
 	settled     settled
 }
 
 // Run serves host after host and does not return.
 func (a *Agent) Run() {
+	go a.Lock.Watch(a.Settled)
 	told := map[string]bool{io.EOF.Error(): true} // a host that leaves is nothing to tell
 	for {
 		text := a.serve(a.Dialer.Dial()).Error()
 		if !told[text] {
-			fmt.Fprintln(os.Stderr, "nexus-agent: the connection to the host ended:", text)
+			system.Complain("the connection to the host ended", text)
 			told[text] = true
 		}
 	}
@@ -87,7 +92,7 @@ func (a *Agent) answer(stream *yamux.Stream) {
 func (a *Agent) dispatch(c *call) {
 	defer func() { // an operation's mistake must not end the agent
 		if problem := recover(); problem != nil && !c.replied {
-			c.refuse("broken", fmt.Sprint(problem))
+			c.refuse("broken", "the agent made a mistake"+because(problem))
 		}
 	}()
 	name, err := c.request.Text("op")
@@ -99,6 +104,13 @@ func (a *Agent) dispatch(c *call) {
 	if err := operation(a, c); err != nil && !c.replied {
 		c.refuse("failed", err.Error())
 	}
+}
+
+func because(problem any) string {
+	if err, ok := problem.(error); ok {
+		return ": " + err.Error()
+	}
+	return ""
 }
 
 // drain waits for the host's half-close, so that resetting cannot overtake the answer.

@@ -17,6 +17,8 @@ const (
 	chunkExit   = 3 // JSON, the last chunk
 	chunkSignal = 4 // host: one byte, the signal's number
 	chunkWindow = 5 // four bytes: how many more bytes of input the host may send
+	chunkResize = 6 // host: rows and columns of the terminal, two bytes each
+	chunkGap    = 7 // eight bytes: the offset of the next output, which is not the next byte's
 )
 
 const (

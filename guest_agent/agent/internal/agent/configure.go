@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +26,7 @@ func (a *Agent) configure(c *call) error {
 		do   func(minijson.Object) error
 	}{
 		{"time", a.setTime}, {"entropy", a.addEntropy}, {"hostname", a.setHostname},
-		{"network", a.setNetwork}, {"env", a.setEnv},
+		{"hosts", a.setHosts}, {"network", a.setNetwork}, {"env", a.setEnv},
 	} {
 		if c.request[step.name] == nil {
 			continue
@@ -134,35 +133,4 @@ func (a *Agent) setNameServers(servers []string) error {
 		content.WriteString("nameserver " + ip.String() + "\n")
 	}
 	return system.WriteFile(a.System.Path("/etc/resolv.conf"), []byte(content.String()), 0o644)
-}
-
-// setEnv writes the variables in the form that a shell can source.
-func (a *Agent) setEnv(request minijson.Object) error {
-	env, err := request.Object("env")
-	if err != nil {
-		return err
-	}
-	lines := make([]string, 0, len(env))
-	for name := range env {
-		value, err := env.Text(name)
-		if err != nil {
-			return err
-		}
-		if !validVariable(name) || strings.ContainsRune(value, 0) {
-			return errors.New("not a variable: " + name)
-		}
-		lines = append(lines, name+"='"+strings.ReplaceAll(value, "'", `'\''`)+"'\n")
-	}
-	slices.Sort(lines)
-	return system.WriteFile(a.System.Path("/etc/nexus/env"), []byte(strings.Join(lines, "")), 0o600)
-}
-
-func validVariable(name string) bool {
-	for i, r := range name {
-		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
-		if !letter && (i == 0 || r < '0' || r > '9') {
-			return false
-		}
-	}
-	return name != ""
 }

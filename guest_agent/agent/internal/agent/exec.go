@@ -2,11 +2,8 @@ package agent
 
 import (
 	"encoding/binary"
-	"errors"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,18 +11,15 @@ import (
 
 	"nexus/agent/internal/minijson"
 	"nexus/agent/internal/program"
+	"nexus/agent/internal/sessions"
 )
 
 const (
 	maxPrograms = 64
-	maxTimeout  = 1 << 31 // seconds
 	// outputGrace is how long a program's output may take to end once the program has: what it
 	// left running in the background may hold its pipes for ever.
 	outputGrace = time.Second
-	// lateOutput is what may still be taken out of the pipes after that, if it comes at once.
-	lateOutput   = 1 << 20
-	latePatience = 10 * time.Millisecond
-	defaultPath  = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	endOfInput  = "\x04" // what a terminal takes for it
 )
 
 // exec runs a program for as long as the host keeps the stream.
@@ -34,91 +28,24 @@ func (a *Agent) exec(c *call) error {
 	if a.programs.Add(1) > maxPrograms {
 		return c.refuse("busy", "as many programs run as the agent can mind: "+strconv.Itoa(maxPrograms))
 	}
-	command, err := a.command(c.request)
+	if a.leaving.Load() {
+		return c.refuse("busy", errLeaving)
+	}
+	wanted, err := a.wish(c.request)
 	if err != nil {
 		return c.refuse("invalid", err.Error())
 	}
-	timeout, err := c.request.Number("timeout")
-	if err != nil || timeout < 0 || timeout > maxTimeout {
-		return c.refuse("invalid", "the field timeout must be a number of seconds")
-	}
-	started, err := program.Start(command)
-	if err != nil {
-		return c.refuse("cannot-run", err.Error())
+	started := c.begin(wanted.Command)
+	if started == nil {
+		return nil
 	}
 	defer started.Close()
 	e := &execution{Program: started, chunks: chunkWriter{stream: c.stream}, input: newInbox()}
-	if err := c.reply(minijson.Object{"pid": started.PID}); err != nil {
+	if err := c.reply(minijson.Object{"pid": started.PID, "tty": started.Terminal}); err != nil {
 		started.Signal(syscall.SIGKILL)
 	}
-	e.run(time.Duration(timeout * float64(time.Second)))
+	e.run(time.Duration(wanted.timeout * float64(time.Second)))
 	return nil
-}
-
-// command is what the header asks for.
-func (a *Agent) command(request minijson.Object) (c program.Command, err error) {
-	var wanted string
-	var env minijson.Object
-	var errs [6]error
-	c.Argv, errs[0] = request.Texts("argv")
-	env, errs[1] = request.Object("env")
-	c.Dir, errs[2] = request.Text("cwd")
-	wanted, errs[3] = request.Text("user")
-	c.Stdin, errs[4] = request.Bool("stdin")
-	c.Merge, errs[5] = request.Bool("merge")
-	if err := errors.Join(errs[:]...); err != nil {
-		return c, err
-	}
-	if c.Dir == "" {
-		c.Dir = "/"
-	}
-	if len(c.Argv) == 0 || c.Argv[0] == "" {
-		return c, errors.New("the field argv must name a program")
-	}
-	if !strings.HasPrefix(c.Dir, "/") {
-		return c, errors.New("the field cwd must be an absolute path")
-	}
-	user, err := a.user(wanted)
-	if err != nil {
-		return c, err
-	}
-	if wanted != "" {
-		c.User = user
-	}
-	c.Env, err = environment(user, env)
-	return c, err
-}
-
-// user is whom a program runs as, the agent's own user where none is wanted.
-func (a *Agent) user(wanted string) (*program.User, error) {
-	if wanted == "" {
-		wanted = strconv.Itoa(os.Getuid())
-	}
-	return program.LookUp(wanted, a.System.Path("/etc/passwd"), a.System.Path("/etc/group"))
-}
-
-// environment is what every program finds, and what the host gives in addition or instead.
-func environment(user *program.User, given minijson.Object) ([]string, error) {
-	all := map[string]string{"PATH": defaultPath, "LANG": "C.UTF-8", "HOME": user.Home}
-	if user.Name != "" {
-		all["USER"], all["LOGNAME"] = user.Name, user.Name
-	}
-	for name := range given {
-		value, err := given.Text(name)
-		if err != nil {
-			return nil, err
-		}
-		if name == "" || strings.ContainsAny(name, "=\x00") {
-			return nil, errors.New("not a variable: " + name)
-		}
-		all[name] = value
-	}
-	list := make([]string, 0, len(all))
-	for name, value := range all {
-		list = append(list, name+"="+value)
-	}
-	slices.Sort(list)
-	return list, nil
 }
 
 // execution is a program that runs for the host.
@@ -186,42 +113,40 @@ func (e *execution) obey() {
 		if kind == chunkStdin && e.Stdin != nil && e.input.put(data) {
 			continue
 		}
-		if kind != chunkSignal || len(data) != 1 || data[0] == 0 || data[0] > 64 {
+		if !command(e.Program, kind, data) {
 			break
 		}
-		e.Signal(syscall.Signal(data[0]))
 	}
 	if err == nil {
 		e.chunks.stream.Reset()
 	}
 }
 
+// command does what a chunk of the host says about a program; false where it says nothing.
+func command(p *program.Program, kind byte, data []byte) bool {
+	switch {
+	case kind == chunkSignal && len(data) == 1 && validSignal(float64(data[0])):
+		p.Signal(syscall.Signal(data[0]))
+	case kind == chunkResize && len(data) == 4 && p.Terminal:
+		p.Resize(program.Size{Rows: binary.BigEndian.Uint16(data), Cols: binary.BigEndian.Uint16(data[2:])})
+	default:
+		return false
+	}
+	return true
+}
+
 // pump sends one of the program's outputs, waiting for the host where it must.
 func (e *execution) pump(kind byte, output *os.File) {
 	room := make([]byte, chunkHeader+outputChunk)
-	taken, late := 0, false
-	for !late || taken < lateOutput {
-		if late {
-			output.SetReadDeadline(time.Now().Add(latePatience))
-		}
-		n, err := output.Read(room[chunkHeader:])
-		if n > 0 && e.chunks.send(kind, room[:chunkHeader+n]) != nil {
-			return
-		}
-		if late {
-			taken += n
-		}
-		if err != nil && (late || !errors.Is(err, os.ErrDeadlineExceeded)) {
-			return
-		}
-		late = late || err != nil
-	}
+	program.Drain(output, room[chunkHeader:], func(n int) bool {
+		return e.chunks.send(kind, room[:chunkHeader+n]) == nil
+	})
 }
 
 // feed gives the program its input, and the host leave to send as much again. What a program
 // does not want any more is dropped.
 func (e *execution) feed() {
-	defer e.Stdin.Close() // the program reads end of file
+	defer e.closeInput()
 	for data := e.input.take(); len(data) > 0; data = e.input.take() {
 		e.Stdin.Write(data)
 		e.input.allow(len(data))
@@ -232,21 +157,28 @@ func (e *execution) feed() {
 	}
 }
 
-// endInput lets feed come to its end, also where it waits for the program to read.
-func (e *execution) endInput() {
-	e.input.end()
-	if e.Stdin != nil {
+// closeInput lets the program read end of file.
+func (e *execution) closeInput() {
+	if e.Terminal {
+		e.Stdin.WriteString(endOfInput)
+	} else {
 		e.Stdin.Close()
 	}
 }
 
+// endInput lets feed come to its end, also where it waits for the program to read.
+func (e *execution) endInput() {
+	e.input.end()
+	if e.Stdin != nil {
+		e.Stdin.SetWriteDeadline(time.Now())
+	}
+}
+
 func (e *execution) tellExit(status syscall.WaitStatus, timedOut bool) {
-	how := minijson.Object{"code": status.ExitStatus()}
+	how := sessions.Exit{Code: status.ExitStatus(), TimedOut: timedOut}
 	if status.Signaled() {
-		how = minijson.Object{"signal": int(status.Signal())}
+		how.Signal = int(status.Signal())
 	}
-	if timedOut {
-		how["timed_out"] = true
-	}
-	e.chunks.send(chunkExit, append(make([]byte, chunkHeader), minijson.Encode(how)...))
+	exit := minijson.Encode(exitObject(how))
+	e.chunks.send(chunkExit, append(make([]byte, chunkHeader), exit...))
 }

@@ -103,14 +103,14 @@ func (s *settled) channel() chan struct{} {
 	return s.over
 }
 
-func (s *settled) now() {
+func (s *settled) at(seconds float64) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.seconds == 0 {
-		s.seconds = system.Uptime()
+		s.seconds = seconds
 		close(s.channel())
 	}
 }
 
 // Settled says that the distribution's init has started its services.
-func (a *Agent) Settled() { a.settled.now() }
+func (a *Agent) Settled() { a.settled.at(system.Uptime()) }

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"fmt"
-	"os"
 	"time"
 
 	"nexus/agent/internal/system"
@@ -36,7 +34,7 @@ func (a *Agent) shutdown(c *call) error {
 	a.endFrost() // init writes on its way down
 	go func() {
 		if err := a.System.Shutdown(mode, a.Init != "none", grace); err != nil {
-			fmt.Fprintln(os.Stderr, "nexus-agent: shutdown:", err)
+			system.Complain("shutdown", err.Error())
 		}
 	}()
 	return answer

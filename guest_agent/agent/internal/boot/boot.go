@@ -2,7 +2,6 @@
 package boot
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"syscall"
@@ -123,7 +122,7 @@ func start(arguments ...string) (pid int, err error) {
 	return syscall.ForkExec("/proc/self/exe", append([]string{"nexus-agent"}, arguments...), attributes)
 }
 
-func complain(what string, err error) { fmt.Fprintf(os.Stderr, "nexus-agent: %s: %v\n", what, err) }
+func complain(what string, err error) { system.Complain(what, err.Error()) }
 
 // fatal ends the guest: its last line on the console says why.
 func fatal(what string, err error) {

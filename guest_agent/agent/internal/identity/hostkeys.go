@@ -2,7 +2,6 @@ package identity
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -44,7 +43,7 @@ func renewHostKey(path, kind string, old os.FileInfo) error {
 		Env:  os.Environ(), Dir: "/", Merge: true,
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "nexus-agent: the SSH host keys stay:", err)
+		system.Complain("the SSH host keys stay", err.Error())
 		return nil
 	}
 	if err := finish(keygen); err != nil {

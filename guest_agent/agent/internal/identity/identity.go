@@ -3,7 +3,6 @@
 package identity
 
 import (
-	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -104,7 +103,7 @@ func machineID() (string, error) {
 	}
 	uuid[6] = uuid[6]&0x0f | 0x40
 	uuid[8] = uuid[8]&0x3f | 0x80
-	return hex.EncodeToString(uuid[:]), nil
+	return system.Hex(uuid[:]), nil
 }
 
 // writeRecord replaces a file so that after a crash it is there whole, or not at all.

@@ -200,7 +200,11 @@ func (d *decoder) string() (string, error) {
 			if !ok {
 				return "", errSyntax
 			}
-			out = utf8.AppendRune(out, r)
+			if isByte(r) {
+				out = append(out, byte(r))
+			} else {
+				out = utf8.AppendRune(out, r)
+			}
 		}
 	}
 	return "", errSyntax
@@ -231,11 +235,15 @@ func (d *decoder) escape() (rune, bool) {
 	return 0, false
 }
 
-// unicode reads the four digits of \uXXXX and, of a surrogate pair, both halves. Half a pair is
-// U+FFFD, and what follows it counts by itself.
+// isByte tells whether r is half a surrogate pair that stands for a byte which is no UTF-8, as in
+// the names that Python has for files: U+DC80 for 80, to U+DCFF for FF.
+func isByte(r rune) bool { return r >= 0xdc80 && r <= 0xdcff }
+
+// unicode reads the four digits of \uXXXX and, of a surrogate pair, both halves. Any other half
+// of a pair but a byte's is U+FFFD, and what follows it counts by itself.
 func (d *decoder) unicode() (rune, bool) {
 	first, ok := d.hex4()
-	if !ok || !utf16.IsSurrogate(first) {
+	if !ok || !utf16.IsSurrogate(first) || isByte(first) {
 		return first, ok
 	}
 	if d.at+2 > len(d.text) || string(d.text[d.at:d.at+2]) != `\u` {

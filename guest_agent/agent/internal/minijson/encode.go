@@ -4,12 +4,14 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
 // Encode writes an object, its keys in order. Values may be Object, Array, []string, string,
 // bool, int, int64, uint64, float64 or nil; any other type is a mistake of the program.
-// Numbers that JSON cannot say (NaN, infinities) become null, invalid UTF-8 becomes U+FFFD.
+// Numbers that JSON cannot say (NaN, infinities) become null. Bytes that are no UTF-8 become the
+// half of a surrogate pair that Decode makes the same bytes of.
 func Encode(object Object) []byte {
 	return appendValue(nil, object)
 }
@@ -78,8 +80,10 @@ func appendArray[T any](out []byte, array []T) []byte {
 func appendString(out []byte, text string) []byte {
 	const hex = "0123456789abcdef"
 	out = append(out, '"')
-	for _, r := range text {
+	for i, r := range text {
 		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(text[i:], "\uFFFD"):
+			out = append(out, '\\', 'u', 'd', 'c', hex[text[i]>>4], hex[text[i]&15])
 		case r == '"' || r == '\\':
 			out = append(out, '\\', byte(r))
 		case r < ' ' || r == 0x7f:

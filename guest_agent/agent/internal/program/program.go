@@ -11,9 +11,19 @@ import (
 	"unsafe"
 )
 
+const (
+	// lateOutput is what is still taken out of a pipe when its reading has been limited, if it
+	// comes at once.
+	lateOutput   = 1 << 20
+	latePatience = 10 * time.Millisecond
+	lateLimit    = time.Second
+)
+
 // Command is what to run. Argv goes to the program as it is; no shell looks at it.
 type Command struct {
 	Argv []string
+	// Path is the program's file; "" looks for Argv[0].
+	Path string
 	// Env is the program's whole environment, "NAME=value"; its PATH is where Argv[0] is looked for.
 	Env []string
 	Dir string
@@ -23,13 +33,17 @@ type Command struct {
 	Stdin bool
 	// Merge sends standard error into the pipe of standard output, which keeps their order.
 	Merge bool
+	// Terminal, where it is set, is the size of a terminal that takes the place of all pipes.
+	Terminal *Size
 }
 
 // Program is a program that was started, the leader of a session and a process group of its own.
 type Program struct {
 	PID int
-	// Stdin is nil unless asked for, Stderr is nil where it was merged.
+	// Stdin is nil unless asked for, Stderr is nil where it was merged. A terminal is both Stdin
+	// and Stdout.
 	Stdin, Stdout, Stderr *os.File
+	Terminal              bool
 
 	mutex  sync.Mutex
 	reaped bool
@@ -37,18 +51,22 @@ type Program struct {
 
 // Start starts the program. The caller must Await, Reap and Close it.
 func Start(c Command) (*Program, error) {
-	path, err := find(c.Argv[0], c.Env)
+	path, err := c.Path, error(nil)
+	if path == "" {
+		path, err = find(c.Argv[0], c.Env)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if info, err := os.Stat(c.Dir); err != nil || !info.IsDir() {
 		return nil, errors.New("there is no directory " + c.Dir)
 	}
-	p := &Program{}
+	p := &Program{Terminal: c.Terminal != nil}
 	files, err := p.open(c)
 	if err == nil {
 		attributes := &syscall.ProcAttr{
-			Dir: c.Dir, Env: c.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+			Dir: c.Dir, Env: c.Env, Files: files,
+			Sys: &syscall.SysProcAttr{Setsid: true, Setctty: p.Terminal}, // of its first file
 		}
 		if c.User != nil {
 			attributes.Sys.Credential = c.User.credential()
@@ -66,6 +84,14 @@ func Start(c Command) (*Program, error) {
 // open makes the pipes; the program's three files are returned for it.
 func (p *Program) open(c Command) (files []uintptr, err error) {
 	var stdin, stdout, stderr int
+	if c.Terminal != nil {
+		stdin, p.Stdin, err = openTerminal(*c.Terminal, c.User)
+		if err != nil {
+			return nil, err
+		}
+		p.Stdout = p.Stdin
+		return []uintptr{uintptr(stdin), uintptr(stdin), uintptr(stdin)}, nil
+	}
 	if c.Stdin {
 		stdin, p.Stdin, err = pipe(true)
 	} else {
@@ -119,13 +145,18 @@ func (p *Program) Close() {
 	}
 }
 
-// Signal sends a signal to the program's process group, for as long as its number is its own.
+// Signal sends a signal to the program's process group, for as long as its number is its own, and
+// to the one in the foreground of its terminal.
 func (p *Program) Signal(number syscall.Signal) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	if !p.reaped {
-		syscall.Kill(-p.PID, number)
+	if p.reaped {
+		return
 	}
+	if group := p.foreground(); group > 0 && group != p.PID {
+		syscall.Kill(-group, number)
+	}
+	syscall.Kill(-p.PID, number)
 }
 
 // Await returns when the program has ended. It is not reaped: no other process and no other
@@ -159,13 +190,38 @@ func (p *Program) Reap() (status syscall.WaitStatus) {
 	}
 }
 
-// LimitReading lets reads of the output fail from now+patience on, unless it has ended by then:
+// LimitReading lets Drain come to an end after patience, unless the output has ended by then:
 // another process may hold the pipes for ever.
 func (p *Program) LimitReading(patience time.Duration) {
 	end := time.Now().Add(patience)
 	for _, file := range []*os.File{p.Stdout, p.Stderr} {
 		if file != nil {
 			file.SetReadDeadline(end)
+		}
+	}
+}
+
+// Drain reads an output into room and calls take with the number of bytes, again and again until
+// its end, until take does not want more, or until LimitReading's time is over.
+func Drain(output *os.File, room []byte, take func(n int) bool) {
+	taken, late := 0, false
+	var end time.Time
+	for !late || taken < lateOutput && time.Now().Before(end) {
+		if late {
+			output.SetReadDeadline(time.Now().Add(latePatience))
+		}
+		n, err := output.Read(room)
+		if n > 0 && !take(n) {
+			return
+		}
+		if late {
+			taken += n
+		}
+		if err != nil && (late || !errors.Is(err, os.ErrDeadlineExceeded)) {
+			return
+		}
+		if err != nil {
+			late, end = true, time.Now().Add(lateLimit)
 		}
 	}
 }

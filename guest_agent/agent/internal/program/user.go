@@ -11,6 +11,7 @@ import (
 // User is whom a program runs as.
 type User struct {
 	Name, Home string
+	Shell      string // "" where the files name none
 	UID, GID   uint32
 	Groups     []uint32
 }
@@ -29,7 +30,7 @@ func LookUp(wanted, passwd, group string) (*User, error) {
 	found := false
 	for words := range records(passwd, 7) {
 		if uid := id(words[2]); words[0] == name || isNumber && uid == uint32(number) {
-			*u = User{Name: words[0], Home: words[5], UID: uid, GID: id(words[3])}
+			*u = User{Name: words[0], Home: words[5], Shell: words[6], UID: uid, GID: id(words[3])}
 			found = true
 			break
 		}

@@ -120,24 +120,6 @@ func Load() (load [3]float64) {
 	return load
 }
 
-// Memory is the guest's memory, in bytes: all of it, and what programs could still have.
-func Memory() (total, available uint64) {
-	for line := range strings.Lines(read("/proc/meminfo")) {
-		words := strings.Fields(line)
-		if len(words) < 2 {
-			continue
-		}
-		kib, _ := strconv.ParseUint(words[1], 10, 64)
-		switch words[0] {
-		case "MemTotal:":
-			total = kib << 10
-		case "MemAvailable:":
-			available = kib << 10
-		}
-	}
-	return total, available
-}
-
 // Disk is the size of the file system at path and what unprivileged users may still write.
 func Disk(path string) (total, free uint64) {
 	var stat syscall.Statfs_t

@@ -87,7 +87,8 @@ func TestWriteFile(t *testing.T) {
 }
 
 func TestOwnFacts(t *testing.T) {
-	total, available := Memory()
+	memory := Memory()
+	total, available := memory.Total, memory.Available
 	diskTotal, diskFree := Disk("/")
 	if Uptime() <= 0 || total == 0 || available == 0 || available > total || diskTotal == 0 || diskFree > diskTotal {
 		t.Error(Uptime(), total, available, diskTotal, diskFree)

@@ -1,0 +1,3 @@
+package sessions
+
+const sysMemfdCreate = 279
