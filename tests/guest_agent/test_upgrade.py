@@ -152,6 +152,25 @@ async def test_again_and_again(
         waiting.kill()
 
 
+async def test_one_that_waits_takes_over_as_what_lies_in_its_place(
+    agent: AgentProcess, connect: Connect, port: Port, newer: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own-agent"
+    shutil.copy(agent.binary, own)
+    first = agent.start(init="test-init")
+    connection = await connect()
+    agent.binary = own
+    agent.start("service")
+    async with asyncio.timeout(PATIENCE):
+        await connection.wait_settled()
+    shutil.copy(newer, tmp_path / "next")
+    (tmp_path / "next").replace(own)
+    first.kill()
+    first.wait()
+    await eventually(lambda: port.dials == 2)
+    assert (await connect()).hello.agent_version == "9.9.9"
+
+
 async def test_input_on_its_way_arrives(
     agent: AgentProcess, connect: Connect, port: Port, newer: Path, tmp_path: Path
 ) -> None:

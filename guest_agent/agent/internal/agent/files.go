@@ -25,11 +25,19 @@ var fileCodes = map[syscall.Errno]string{
 	syscall.EINVAL: "invalid", syscall.ELOOP: "invalid", syscall.ENAMETOOLONG: "invalid",
 }
 
+// refusal is an error with its code.
+type refusal struct{ code, text string }
+
+func (r refusal) Error() string { return r.text }
+
 // refuseFile tells the host what the system says.
 func (c *call) refuseFile(err error) error {
 	var errno syscall.Errno
+	var known refusal
 	code := "failed"
 	switch {
+	case errors.As(err, &known):
+		code = known.code
 	case errors.As(err, &errno) && fileCodes[errno] != "":
 		code = fileCodes[errno]
 	case errors.Is(err, tarball.ErrFormat), errors.Is(err, files.ErrKind), errors.Is(err, files.ErrDeep),

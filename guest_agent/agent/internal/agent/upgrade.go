@@ -40,22 +40,12 @@ func (a *Agent) upgrade(c *call) error {
 	if !a.leaving.CompareAndSwap(false, true) {
 		return c.refuse("busy", errLeaving)
 	}
-	defer a.leaving.Store(false)
-	if n := a.programs.Load() + a.transfers.Load(); n > 0 {
-		return c.refuse("busy", "programs and transfers that would be lost are under way: "+strconv.Itoa(int(n)))
-	}
-	path := a.System.Path(Path)
-	fresh, err := files.Begin(files.Wish{Path: path, Mode: new(uint32(0o755)), Parents: true})
+	path, err := a.install(c.stream, int64(size), sum)
 	if err != nil {
+		a.leaving.Store(false) // before the host can ask again
 		return c.refuseFile(err)
 	}
-	if err := receive(fresh, c.stream, int64(size), sum); err != nil {
-		fresh.Abort()
-		return c.refuse("invalid", err.Error())
-	}
-	if err := fresh.Commit(); err != nil {
-		return c.refuseFile(err)
-	}
+	defer a.leaving.Store(false)
 	if err := c.reply(nil); err != nil {
 		return err
 	}
@@ -63,6 +53,23 @@ func (a *Agent) upgrade(c *call) error {
 		system.Complain("cannot become the new agent", err.Error())
 	}
 	return nil
+}
+
+// install puts the binary in its place, unless something would be lost with this agent.
+func (a *Agent) install(from io.Reader, size int64, sum string) (path string, err error) {
+	if n := a.programs.Load() + a.transfers.Load(); n > 0 {
+		return "", refusal{"busy", "programs and transfers that would be lost are under way: " + strconv.Itoa(int(n))}
+	}
+	path = a.System.Path(Path)
+	fresh, err := files.Begin(files.Wish{Path: path, Mode: new(uint32(0o755)), Parents: true})
+	if err != nil {
+		return "", err
+	}
+	if err := receive(fresh, from, size, sum); err != nil {
+		fresh.Abort()
+		return "", refusal{"invalid", err.Error()}
+	}
+	return path, fresh.Commit()
 }
 
 // receive takes the binary and tries whether it runs.

@@ -36,7 +36,7 @@ func describe(directory string, found os.FileInfo) Info {
 	if stat, ok := found.Sys().(*syscall.Stat_t); ok {
 		info.Mode = stat.Mode & 0o7777
 		info.UID, info.GID = stat.Uid, stat.Gid
-		info.Modified = max(0, float64(stat.Mtim.Sec) + float64(stat.Mtim.Nsec/1e6)/1e3)
+		info.Modified = max(0, float64(stat.Mtim.Sec)+float64(stat.Mtim.Nsec/1e6)/1e3)
 	}
 	if info.Type == "link" {
 		info.Target, _ = os.Readlink(filepath.Join(directory, found.Name()))
