@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from guest_agent.connection import AgentConnection
 from guest_agent.fields import MAX_SECONDS, Fields, bytes_field, number_field
@@ -84,7 +84,7 @@ def printable(name: str) -> str:
 
 
 class Download:
-    """Bytes on their way from the guest. Iterate it once; ``close`` it, or let the iteration end.
+    """Bytes on their way from the guest. Iterate it once, and use ``with`` or ``close`` it.
 
     ``info`` is the file, or the file at the archive's root.
     """
@@ -101,6 +101,12 @@ class Download:
             self._stream.write_eof()
         finally:
             self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Be done with it."""

@@ -14,7 +14,8 @@ import (
 
 const (
 	maxDepth    = 256 // of directories in directories
-	directories = 64  // names of a directory that are read at once
+	maxPath     = 4096
+	directories = 64 // names of a directory that are read at once
 )
 
 // ErrDeep is for directories that lie too deep in one another.
@@ -215,6 +216,9 @@ func (u Unpack) add(root *os.Root, archive io.Reader, h tarball.Header) (known b
 
 // localName is a name below the directory; one with ".." is refused, not bent into shape.
 func localName(name string) (string, error) {
+	if len(name) > maxPath {
+		return "", &os.PathError{Op: "unpack", Path: name[:maxPath], Err: syscall.ENAMETOOLONG}
+	}
 	clean := strings.Trim(name, "/")
 	if clean == "" {
 		clean = "."
