@@ -104,6 +104,12 @@ class Port:
                     await self.agent[1].drain()
 
 
+def started_by(pid: int) -> list[int]:
+    """The children of a process, each the leader of its group."""
+    lists = [file.read_text().split() for file in Path("/proc").glob(f"{pid}/task/*/children")]
+    return [int(child) for children in lists for child in children]
+
+
 class AgentProcess:
     """``nexus-agent`` in a sandbox, dialling a Unix socket."""
 
@@ -130,7 +136,11 @@ class AgentProcess:
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
+                children = started_by(process.pid)
                 process.kill()
+                for child in children:  # sessions outlive their agent
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(child, signal.SIGKILL)
             process.wait()
 
     def write(self, path: str, text: str) -> None:
