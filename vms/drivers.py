@@ -28,14 +28,20 @@ def driver_for(name: str, kernel: Path | None = None) -> Hypervisor:
     start a guest.
     """
     nexus = settings.NEXUS
+    seconds, arguments = nexus.kvm_trial_seconds, tuple(nexus.guest_kernel_args.split())
     if name == QEMU:
-        return Qemu(nexus.run_dir, tsc_khz=host_tsc_khz())
+        return Qemu(
+            nexus.run_dir,
+            tsc_khz=host_tsc_khz(),
+            trial_seconds=seconds,
+            trial_arguments=arguments,
+        )
     if name == FIRECRACKER:
         return Firecracker(
             nexus.run_dir,
             installed_firecracker,
-            trial_seconds=nexus.kvm_trial_seconds,
-            trial_arguments=tuple(nexus.guest_kernel_args.split()),
+            trial_seconds=seconds,
+            trial_arguments=arguments,
             kernel=kernel,
             networks=HostNetwork(nexus.network),
         )

@@ -94,7 +94,7 @@ def run_trial(command: list[str], env: Mapping[str, str], seconds: float) -> str
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"a guest hung for {seconds} s"
+        return f"a guest hung for {seconds:g} s"
     except OSError as error:
         return str(error)
     if TRIAL_WORD.strip() in ended.stdout:

@@ -157,7 +157,7 @@ def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(kvm, "KVM", device)
     runs: list[str] = []
 
-    def answer(qemu: QemuBinary, kernel: Path) -> str:
+    def answer(qemu: QemuBinary, kernel: Path, **_: object) -> str:
         runs.append(qemu.version)
         return "" if kernel.name == "good" else "a guest hung for 10 s"
 
@@ -210,8 +210,14 @@ def test_how_a_trial_is_judged(tmp_path: Path, script: str, failure: str) -> Non
     assert kvm.try_guest(qemu, Path("vmlinux")) == failure
 
 
-def test_a_guest_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kvm, "TRIAL_SECONDS", 0.2)
+def test_a_guest_that_hangs_is_given_up(tmp_path: Path) -> None:
     program = write_program(tmp_path / "qemu", "exec sleep 60")
     qemu = QemuBinary(program, "1", "microvm", "", sandbox=False)
-    assert kvm.try_guest(qemu, Path("vmlinux")) == "a guest hung for 0.2 s"
+    assert kvm.try_guest(qemu, Path("vmlinux"), seconds=0.2) == "a guest hung for 0.2 s"
+
+
+def test_a_trial_gets_the_words_that_guests_of_this_host_need(tmp_path: Path) -> None:
+    script = 'case "$*" in *noxsave*) echo "a guest ran" ;; esac'
+    qemu = QemuBinary(write_program(tmp_path / "qemu", script), "1", "microvm", "", sandbox=False)
+    assert kvm.try_guest(qemu, Path("vmlinux"), arguments=("noxsave",)) == ""
+    assert kvm.try_guest(qemu, Path("vmlinux")) == "a guest ended before it ran"

@@ -24,7 +24,7 @@ from vms.hypervisors.qemu.command import (
     command_line,
     kernel_file,
 )
-from vms.hypervisors.qemu.kvm import kvm_problem
+from vms.hypervisors.qemu.kvm import TRIAL_SECONDS, kvm_problem
 from vms.hypervisors.qemu.snapshots import Snapshot
 
 START_SECONDS = 60.0
@@ -36,9 +36,10 @@ PAUSED = {"paused", snapshots.SAVED}
 class Qemu:
     """Runs VMs with QEMU; see `vms.hypervisors.base.Hypervisor` for the contract.
 
-    `cache_dir` keeps the answer of the KVM trial; `kernel` (and `bzimage`) is what the trial
-    starts, else the first VM's kernel. `tsc_khz` is the frequency of the host's TSC, which
-    guests in emulation need. `accelerator` ("kvm" or "tcg") decides without a trial.
+    `cache_dir` keeps the answer of the KVM trial, which takes at most `trial_seconds`, starts
+    `kernel` (or `bzimage`), or else the first VM's, and gives it `trial_arguments`. `tsc_khz` is
+    the frequency of the host's TSC, which guests in emulation need. `accelerator` ("kvm" or
+    "tcg") decides without a trial.
     """
 
     name = "qemu"
@@ -51,11 +52,14 @@ class Qemu:
         bzimage: Path | None = None,
         tsc_khz: int | None = None,
         accelerator: str | None = None,
+        trial_seconds: float = TRIAL_SECONDS,
+        trial_arguments: tuple[str, ...] = (),
     ) -> None:
         self.cache_dir = cache_dir
         self.kernel, self.bzimage = kernel, bzimage
         self.tsc_khz = tsc_khz
         self.accelerator = accelerator
+        self.trial_seconds, self.trial_arguments = trial_seconds, trial_arguments
         self._trial = threading.Lock()
 
     @cached_property
@@ -201,7 +205,9 @@ class Qemu:
             return self.accelerator, ()
         bootable = kernel and kernel_file(self.binary, kernel, bzimage)
         with self._trial:
-            problem = kvm_problem(self.binary, bootable, self.cache_dir)
+            problem = kvm_problem(
+                self.binary, bootable, self.cache_dir, self.trial_seconds, self.trial_arguments
+            )
         return ("tcg", (problem,)) if problem else ("kvm", ())
 
 
