@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from guest_agent.headers import decode_header
-from guest_agent.yamux import ProtocolError, Stream
+from guest_agent.streams import ByteStream
+from guest_agent.yamux import ProtocolError
 from nexus_site.core.errors import Broken, Invalid
 
 CHUNK = struct.Struct(">BI")  # kind, length
@@ -85,7 +86,7 @@ class Channel:
 
     guest_kinds: tuple[Kind, ...] = (*OUTPUTS, Kind.EXIT, Kind.WINDOW)
 
-    def __init__(self, stream: Stream, pid: int, *, tty: bool = False) -> None:
+    def __init__(self, stream: ByteStream, pid: int, *, tty: bool = False) -> None:
         self.pid = pid
         self.tty = tty
         self.exit: ExitStatus | None = None

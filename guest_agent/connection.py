@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from guest_agent import replies
 from guest_agent.exec import Execution, ExitStatus, Program
-from guest_agent.fields import MAX_SECONDS, number_field, paths_field, text_field
+from guest_agent.fields import MAX_SECONDS, number_field, paths_field
 from guest_agent.handshake import shake_hands
 from guest_agent.headers import encode_header, read_header, read_records
 from guest_agent.messages import Configuration, GuestDisk, Heartbeat, Hello
@@ -20,7 +21,6 @@ from guest_agent.yamux import ProtocolError, Session, Stream, gone
 from nexus_site.core.errors import Broken, Invalid, NexusError, Retryable
 
 HEADER_TIMEOUT = 10.0  # seconds for the header of a stream that the guest has opened
-MAX_PID = 2**31
 START_TIMEOUT = 30.0  # seconds for a program to begin
 
 
@@ -61,9 +61,9 @@ class AgentConnection:
                 await connection._until(connection._greeted)
             return connection
         except TimeoutError:
-            raise _too_slow("did not say hello", hello_timeout) from None
+            raise replies.too_slow("did not say hello", hello_timeout) from None
         except ProtocolError as error:
-            raise _broken(error) from error
+            raise replies.broken(error) from error
         except OSError as error:
             raise gone(str(error)) from error
         finally:
@@ -157,7 +157,7 @@ class AgentConnection:
             raise start_meaning(error) from error
         try:
             with self.checking():
-                pid = int(number_field(reply, "pid", MAX_PID))
+                pid = replies.pid_of(reply)
             if program.tty and reply.get("tty") is not True:
                 raise outdated()
         except NexusError:
@@ -216,13 +216,7 @@ class AgentConnection:
     async def read_reply(self, stream: Stream) -> dict[str, Any]:
         """The header of the agent's answer; ``Broken`` when it refuses."""
         with self.checking():
-            reply = await read_header(stream)
-            if reply.get("ok") is True:
-                return reply
-            problem = reply.get("error")
-            fields = problem if isinstance(problem, dict) else {}
-            text = text_field(fields, "text", 1000) or "it gives no reason"
-            raise AgentRefused(text, text_field(fields, "code"))
+            return await replies.read_reply(stream)
 
     async def wait_closed(self) -> str:
         """Returns when the connection has ended, with the reason."""
@@ -249,7 +243,7 @@ class AgentConnection:
                     stream.reset()
                     raise
         except TimeoutError:
-            raise _too_slow(f"did not answer “{header['op']}”", timeout) from None
+            raise replies.too_slow(f"did not answer “{header['op']}”", timeout) from None
 
     async def exchange(
         self, header: dict[str, Any], timeout: float, data: bytes = b""
@@ -274,7 +268,7 @@ class AgentConnection:
                 finally:
                     stream.reset()
         except TimeoutError:
-            raise _too_slow(f"did not answer “{header['op']}”", timeout) from None
+            raise replies.too_slow(f"did not answer “{header['op']}”", timeout) from None
 
     @contextmanager
     def checking(self) -> Iterator[None]:
@@ -303,7 +297,7 @@ class AgentConnection:
     def _end_for(self, error: ProtocolError) -> Broken:
         """The guest broke the protocol: that ends the connection."""
         self._session.fail(f"the agent broke the protocol: {error}")
-        return _broken(error)
+        return replies.broken(error)
 
     # Streams that the guest opens.
 
@@ -348,11 +342,3 @@ async def _feed(execution: Execution, data: bytes | None) -> None:
     if data is not None:
         await execution.write(data)
         await execution.write_eof()
-
-
-def _broken(error: ProtocolError) -> Broken:
-    return Broken(f"The VM's agent broke the protocol: {error}.", code="agent-protocol")
-
-
-def _too_slow(what: str, seconds: float | None) -> Retryable:
-    return Retryable(f"The VM's agent {what} within {seconds} s.", code="agent-timeout")

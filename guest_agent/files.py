@@ -17,7 +17,8 @@ from typing import Any, Self, TypeVar
 from guest_agent.connection import AgentConnection
 from guest_agent.fields import MAX_SECONDS, Fields, bytes_field, number_field
 from guest_agent.refusals import explained
-from guest_agent.yamux import ProtocolError, Stream
+from guest_agent.streams import ByteStream
+from guest_agent.yamux import ProtocolError
 from nexus_site.core.errors import Invalid, Retryable
 
 STALL = 120.0  # seconds in which at least some bytes must get on
@@ -89,7 +90,7 @@ class Download:
     ``info`` is the file, or the file at the archive's root.
     """
 
-    def __init__(self, stream: Stream, info: FileInfo) -> None:
+    def __init__(self, stream: ByteStream, info: FileInfo) -> None:
         self.info = info
         self._stream = stream
 
@@ -274,7 +275,7 @@ class Files:
                 await asyncio.gather(sending, answering, return_exceptions=True)
 
 
-async def _send(stream: Stream, data: AsyncIterable[bytes]) -> None:
+async def _send(stream: ByteStream, data: AsyncIterable[bytes]) -> None:
     async for piece in data:
         for start in range(0, len(piece), MAX_PIECE):
             await _in_time(stream.write(memoryview(piece)[start : start + MAX_PIECE]))

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from guest_agent.yamux import ProtocolError, Stream
+from guest_agent.streams import ByteStream
+from guest_agent.yamux import ProtocolError
 
 MAX_HEADER = 64 * 1024
 
 
-def encode_header(header: dict[str, Any]) -> bytes:
-    """The bytes of a header; ``ValueError`` when it is longer than the agent takes."""
+def encode_header(header: dict[str, Any], most: int = MAX_HEADER) -> bytes:
+    """The bytes of a header; ``ValueError`` when it is longer than the other end takes."""
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    if len(text) > MAX_HEADER:
-        raise ValueError(f"the header has {len(text)} bytes, more than {MAX_HEADER}")
+    if len(text) > most:
+        raise ValueError(f"the header has {len(text)} bytes, more than {most}")
     return len(text).to_bytes(4) + text
 
 
-async def read_header(stream: Stream) -> dict[str, Any]:
+async def read_header(stream: ByteStream) -> dict[str, Any]:
     """The next header of the stream; ``ProtocolError`` when it is none."""
     length = int.from_bytes(await stream.read_exactly(4))
     if length > MAX_HEADER:
@@ -26,7 +27,7 @@ async def read_header(stream: Stream) -> dict[str, Any]:
     return decode_header(await stream.read_exactly(length))
 
 
-async def read_records(stream: Stream, most: int) -> list[dict[str, Any]]:
+async def read_records(stream: ByteStream, most: int) -> list[dict[str, Any]]:
     """Header after header until the guest's half-close; ``ProtocolError`` beyond ``most``."""
     records: list[dict[str, Any]] = []
     while first := await stream.read(1):

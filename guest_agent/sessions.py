@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from guest_agent.chunks import OUTPUTS, Channel, ExitStatus, Kind, check_signal
-from guest_agent.connection import MAX_PID, START_TIMEOUT, AgentConnection
+from guest_agent.connection import START_TIMEOUT, AgentConnection
 from guest_agent.exec import Program
 from guest_agent.fields import MAX_BYTES, MAX_PATH, MAX_SECONDS, number_field, text_field
 from guest_agent.refusals import AgentRefused, explained, start_meaning
-from guest_agent.yamux import ProtocolError, Stream
+from guest_agent.replies import MAX_PID
+from guest_agent.streams import ByteStream
+from guest_agent.yamux import ProtocolError
 from nexus_site.core.errors import Conflict
 
 DEFAULT_KEEP = 1024 * 1024  # bytes of output
@@ -106,7 +108,9 @@ class Attachment(Channel):
 
     guest_kinds = (*OUTPUTS, Kind.EXIT, Kind.WINDOW, Kind.GAP)
 
-    def __init__(self, stream: Stream, pid: int, offset: int, *, tty: bool, stdin: bool) -> None:
+    def __init__(
+        self, stream: ByteStream, pid: int, offset: int, *, tty: bool, stdin: bool
+    ) -> None:
         super().__init__(stream, pid, tty=tty)
         self.offset = offset
         self.stdin = stdin

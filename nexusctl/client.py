@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from nexusctl import __version__
 from nexusctl.errors import Failure, Unreachable
 from nexusctl.server import Server
+from nexusctl.websocket import Websocket
 
 CONNECT_PATIENCE = 5.0  # seconds to connect
 PATIENCE = 30.0  # seconds for an answer, on top of what the server is asked to wait
@@ -78,6 +79,11 @@ class Client:
         except ValueError as error:
             raise Unreachable(self._server.url, "somebody else answers there") from error
 
+    def run(self, path: str, body: JSON) -> JSON:
+        """The answer to a POST that comes whenever what it runs has ended."""
+        with self._open("POST", path, {}, _as_json(body), None) as response:
+            return json.loads(response.read())
+
     def text(self, path: str, /, **query: Any) -> str:
         """The answer to a GET of something that is no JSON."""
         with self._open("GET", path, query, None, PATIENCE) as response:
@@ -115,8 +121,21 @@ class Client:
                     yield json.loads(line.removeprefix(b"data: "))
 
     @contextmanager
+    def websocket(self, path: str) -> Iterator[Websocket]:
+        """A socket of the server, at ``path`` under ``/ws``; closed after the block."""
+        connection = self._connection_class(self._host, self._port, timeout=CONNECT_PATIENCE)
+        with closing(connection):
+            with self._unreachable():
+                connection.connect()
+                connection.sock.settimeout(PATIENCE)
+                target = f"{self._base}/ws{quote(path)}"
+                socket = Websocket(connection, target, self._headers(None))
+                connection.sock.settimeout(None)  # a program may be silent for hours
+            yield socket
+
+    @contextmanager
     def _open(
-        self, method: str, path: str, query: Query, sent: Sent | None, patience: float
+        self, method: str, path: str, query: Query, sent: Sent | None, patience: float | None
     ) -> Iterator[HTTPResponse]:
         """The response to a request, its status checked; its connection is closed after."""
         connection = self._connection_class(self._host, self._port, timeout=CONNECT_PATIENCE)
@@ -142,6 +161,10 @@ class Client:
         except (OSError, HTTPException) as error:
             began = isinstance(error, IncompleteRead)
             raise Unreachable(self._server.url, _reason(error), began=began) from error
+
+    @property
+    def url(self) -> str:
+        return self._server.url
 
     def _headers(self, sent: Sent | None) -> dict[str, str]:
         headers = {

@@ -19,6 +19,7 @@ from nexus_site.core.pagination import PageQuery, Slice, paginate
 from nexus_site.core.schemas import ChangeQuery, OperationOut, Page, Plan, TextPage
 from vms import queries, services
 from vms.console import ConsolePage
+from vms.exec_api import router as exec_router
 from vms.models import VM
 from vms.schemas import (
     AttachDrive,
@@ -37,6 +38,7 @@ from vms.snapshots_api import router as snapshots_router
 
 router = Router(tags=["VMs"])
 router.add_router("", snapshots_router)
+router.add_router("", exec_router)
 drive_router = Router(tags=["drives"])
 
 PLUGGED = {200: DriveOut | OperationOut | Plan, 202: OperationOut}

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from django.conf import settings
@@ -22,13 +23,16 @@ from django.db import close_old_connections
 
 from guest_agent.connection import AgentConnection
 from nexus_site.core import events
-from nexus_site.core.errors import Broken
+from nexus_site.core.errors import Broken, NexusError
+from nexus_site.core.ids import decode, is_id, resolve
 from nexus_site.core.operations import open_operations
 from vms import live_drives, outcomes, supervision
 from vms.drivers import driver_of
+from vms.gateway import SOCKET, Gateway
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
 from vms.paths import vm_dir
+from vms.services import rules
 from vms.states import ALIVE, WITH_VMM, State
 from vms.watch import Watch
 
@@ -49,6 +53,7 @@ class Supervisor:
         self._database = ThreadPoolExecutor(1, thread_name_prefix="supervisor-db")
         self._stopping = False
         self._first = True
+        self._gateway = Gateway(self._agent_of)
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -128,6 +133,7 @@ class Supervisor:
             self._loop.close()
 
     async def _main(self) -> None:
+        await self._gateway.open(Path(settings.NEXUS.run_dir) / SOCKET)
         while not self._stopping:
             self._woken.clear()
             try:
@@ -136,7 +142,15 @@ class Supervisor:
                 log.exception("the supervisor could not reconcile; it tries again")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), settings.NEXUS.reconcile_interval)
+        await self._gateway.close()
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
+
+    async def _agent_of(self, ref: str) -> AgentConnection:
+        """The agent of the VM with this ID, for the gateway; raises why there is none."""
+        watch = self._watches.get(decode(ref) if is_id(ref) else 0)
+        if watch is not None and watch.agent is not None:
+            return watch.agent
+        raise await self.in_database(partial(_why_no_agent, ref))
 
     async def _reconcile(self) -> None:
         for watch in [w for w in self._watches.values() if w.over]:
@@ -149,6 +163,15 @@ class Supervisor:
                 watch.start()
             if vm.state == State.PAUSED or (first and vm.state in ALIVE):
                 await self.in_database(partial(live_drives.let_go, vm, handle))
+
+
+def _why_no_agent(ref: str) -> NexusError:
+    try:
+        vm = resolve(VM.objects.all(), ref)
+        rules.require_ready(vm)
+    except NexusError as error:
+        return error
+    return supervision.no_agent(vm)
 
 
 def _look(adopting: bool) -> list[tuple[VM, Handle]]:

@@ -51,6 +51,11 @@ class Watch:
         self._answered_at = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def agent(self) -> AgentConnection | None:
+        """The agent, while it is connected."""
+        return self._agent
+
     def start(self) -> None:
         """Begin to watch; returns at once."""
         works = (self._follow_exit, self._follow_agent, self._notice_silence, self._follow_metrics)

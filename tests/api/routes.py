@@ -10,6 +10,7 @@ from nexus_site.api import api
 BODIES = {
     "read_image_file": {"path": "/"},
     "attach_drive": {"vm": "hello"},
+    "exec_program": {"argv": ["true"]},
     "update_vm": {"name": "other"},
     "create_vm": {"image": "nope"},
     "balloon_vm": {"mem_size_mib": 64},

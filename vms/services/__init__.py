@@ -8,6 +8,7 @@ from vms.capacity import host_capacity
 from vms.console import ConsolePage, read_console
 from vms.queries import counts_by_state
 from vms.services.drives import attach_drive, detach_drive, hotplug_problem, rollback_drive
+from vms.services.programs import admit_program
 from vms.services.rules import wish
 from vms.services.snapshots import (
     clone_vm,
@@ -34,6 +35,7 @@ __all__ = [
     "USUAL",
     "ConsolePage",
     "Shape",
+    "admit_program",
     "attach_drive",
     "balloon_vm",
     "clone_vm",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drives.models import Drive
 from nexus_site.core import events
-from nexus_site.core.errors import Conflict
+from nexus_site.core.errors import Conflict, Retryable
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from vms.busy import require_free
@@ -37,6 +37,20 @@ def require_settled(vm: VM) -> None:
             hint="Try again when it has come to rest or runs.",
             code="vm-busy",
         )
+
+
+def require_ready(vm: VM) -> None:
+    """Raise unless the VM is ready: ``Retryable`` if it will be by itself, else ``Conflict``."""
+    text = f"The VM “{vm.name}” is {vm.state}: there is no agent to ask."
+    match vm.state:
+        case State.READY:
+            return
+        case State.STARTING | State.RUNNING | State.UNREACHABLE:
+            hint = "Try again when it is ready; the console shows how far it is: nexusctl vm logs"
+            raise Retryable(text, hint=f"{hint} {vm.name}", code="vm-not-ready")
+        case State.PAUSED | State.STOPPING:
+            raise Conflict(text, code="vm-not-ready")
+    raise Conflict(text, hint=f"Start it: nexusctl vm start {vm.name}", code="vm-not-ready")
 
 
 def open_rollback(

@@ -1,0 +1,155 @@
+"""A VM's agent for every process but the worker: streams through the agent gateway."""
+
+# ruff: noqa: ASYNC109 - a time that ran out becomes an error for people here, not at each caller
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from guest_agent import replies, transports
+from guest_agent.exec import Execution, Program
+from guest_agent.headers import decode_header, encode_header
+from guest_agent.refusals import AgentRefused, start_meaning
+from guest_agent.yamux import WINDOW, ProtocolError
+from nexus_site.core.errors import Invalid, Retryable, from_record
+from vms.gateway import LENGTH, MAX_REQUEST, PIECE, PROBLEM, SOCKET
+from vms.models import VM
+
+START_TIMEOUT = 30.0  # seconds for a program to begin
+
+
+class GatewayStream:
+    """A ``guest_agent.streams.ByteStream`` over the gateway. Made by ``open_stream``."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._left = 0  # bytes of the frame that is being read
+        self._ended = self._finished_writing = False
+        self._error: Retryable | None = None
+
+    async def read(self, limit: int = WINDOW) -> bytes:
+        if self._error:
+            raise self._error
+        if self._ended:
+            return b""
+        try:
+            if not self._left and not await self._next_frame():
+                return b""
+            data = await self._reader.read(min(limit, self._left))
+        except (OSError, asyncio.IncompleteReadError):
+            data = b""
+        if not data:
+            raise self._fail(_cut())
+        self._left -= len(data)
+        return data
+
+    async def read_exactly(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            piece = await self.read(count - len(data))
+            if not piece:
+                raise Retryable("The VM's agent ended its answer too early.", code="agent-short")
+            data += piece
+        return bytes(data)
+
+    async def write(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest:
+            if self._error:
+                raise self._error
+            piece, rest = rest[:PIECE], rest[PIECE:]
+            self._writer.write(len(piece).to_bytes(LENGTH) + piece)
+            try:
+                await self._writer.drain()
+            except OSError:
+                # The gateway may have said why before it hung up: whoever reads finds that.
+                raise self._error or _cut() from None
+
+    def write_eof(self) -> None:
+        if not self._finished_writing and not self._error:
+            self._finished_writing = True
+            self._writer.write(bytes(LENGTH))
+
+    def reset(self) -> None:
+        if not self._error:
+            self._error = Retryable("The stream to the VM's agent was closed.", code="agent-reset")
+        self._writer.transport.abort()
+
+    async def _next_frame(self) -> bool:
+        """Begin the next frame; False for the half-close. Raises what the gateway says."""
+        self._left = int.from_bytes(await self._reader.readexactly(LENGTH))
+        if self._left == PROBLEM:
+            length = int.from_bytes(await self._reader.readexactly(LENGTH))
+            error = from_record(decode_header(await self._reader.readexactly(length)))
+            if isinstance(error, Retryable):
+                self._fail(error)
+            raise error
+        self._ended = not self._left
+        return not self._ended
+
+    def _fail(self, error: Retryable) -> Retryable:
+        self._error = self._error or error
+        self._writer.transport.abort()
+        return self._error
+
+
+async def open_stream(vm: VM, header: dict[str, Any]) -> GatewayStream:
+    """A stream to the VM's agent for the operation that ``header`` asks for.
+
+    Read the answer with ``guest_agent.replies.read_reply``, and ``reset`` the stream when done
+    with it. Why there is no agent is known only then: the read raises it. Raises ``Retryable``
+    where the worker is down.
+    """
+    try:
+        request = encode_header({"vm": vm.ref, "header": header}, MAX_REQUEST)
+    except ValueError as error:
+        raise Invalid(f"This is too much for the VM's agent: {error}.") from error
+    try:
+        reader, writer = await transports.connect(_socket())
+    except OSError:
+        raise Retryable(
+            "The worker, which holds the VMs' agents, does not run.",
+            hint="It is started again at once; else its log says why: run/nexusd.log in the "
+            "data directory.",
+            code="worker-down",
+        ) from None
+    writer.write(request)
+    return GatewayStream(reader, writer)
+
+
+async def start(vm: VM, program: Program, timeout: float = START_TIMEOUT) -> Execution:
+    """Start a program in the VM; ``close`` what this returns.
+
+    Raises what ``AgentConnection.start`` raises, and why the VM has no agent to ask.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            stream = await open_stream(vm, program.header())
+            try:
+                reply = await replies.read_reply(stream)
+                return Execution(stream, replies.pid_of(reply))
+            except BaseException:
+                stream.reset()
+                raise
+    except TimeoutError:
+        raise replies.too_slow(f"did not start “{program.argv[0]}”", timeout) from None
+    except ProtocolError as error:
+        raise replies.broken(error) from error
+    except AgentRefused as error:
+        raise start_meaning(error) from error
+
+
+def _socket() -> Path:
+    return Path(settings.NEXUS.run_dir) / SOCKET
+
+
+def _cut() -> Retryable:
+    return Retryable(
+        "The connection to the VM's agent ended: the worker was restarted or has died.",
+        hint="What ran has been ended; run it again.",
+        code="agent-gone",
+    )
