@@ -1,9 +1,8 @@
-"""The real Firecracker for tests: what is on PATH, or else the one in the locked package."""
+"""The real Firecracker for tests: the one that runs guests here, or the package's own."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from images.providers.releases.wheel import WheelProvider
 from nexus_site.core.errors import Retryable
+from tests.rig import host
 from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary
 
 IN_THE_RIG = "NEXUS_TEST_RIG" in os.environ
@@ -21,15 +21,14 @@ TRIAL_SECONDS = 180.0 if IN_THE_RIG else 5.0
 
 
 def installed() -> FirecrackerBinary | None:
-    """The Firecracker on PATH, with the jailer beside it."""
-    found = shutil.which("firecracker")
-    if found is None:
+    """The Firecracker of a host whose KVM runs guests, with its jailer; None elsewhere."""
+    programs = host.firecracker()
+    if programs is None:
         return None
-    path = Path(found)
-    jailer = path.with_name("jailer")
+    path = programs / "firecracker"
     said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
     version = said.stdout.split()[1].removeprefix("v")
-    return FirecrackerBinary(path, jailer if jailer.exists() else None, version)
+    return FirecrackerBinary(path, programs / "jailer", version)
 
 
 def of_the_package(directory: Path) -> FirecrackerBinary:
