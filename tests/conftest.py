@@ -24,9 +24,19 @@ REAL = {"live", "e2e"}
 LONG = ("rig", "live")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by where they are."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
+    """Mark tests by where they are, before xdist reads the groups; put the long ones first,
+    after pytest-django has sorted them by their use of the database."""
+    _mark(items)
+    yield
+    if hasattr(config, "workerinput"):
+        items.sort(key=_start)
+
+
+def _mark(items: list[pytest.Item]) -> None:
     for item in items:
         kind = item.path.relative_to(Path(__file__).parent).parts[0]
         if kind in REAL:
@@ -34,8 +44,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if item.get_closest_marker("xdist_group") is None:  # else it has a server of its own
                 item.add_marker(pytest.mark.xdist_group("live"))
             item.add_marker(pytest.mark.timeout(900))
-    if hasattr(config, "workerinput"):
-        items.sort(key=_start)
 
 
 def _start(item: pytest.Item) -> int:
