@@ -88,7 +88,10 @@ class BareVM:
         socket = self.driver.agent_socket(self.vm_dir)
         line = open_line(socket.path, guest_dials=socket.guest_dials, uid=socket.uid)
         try:
-            reader, writer = await line.connect()
+            try:
+                reader, writer = await asyncio.wait_for(line.connect(), PATIENCE)
+            except TimeoutError:
+                raise AssertionError(f"no agent called; the console:\n{self.console()}") from None
             connection = await AgentConnection.open(reader, writer, hello_timeout=PATIENCE)
             try:
                 return await conversation(connection)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from builds.machines import Machine, MachineSpec, provider
+from guest_agent.binary import host_tsc_khz
 from images import services as image_services
 from images.formats.disks import open_disk
 from images.formats.e2fsprogs import run_tool
@@ -22,6 +23,7 @@ from images.formats.ext4_reader import Ext4
 from images.services.kernels import BootFiles as KernelFiles
 from nexus_site.core.errors import Broken, Conflict
 from tests.conformance.conftest import BootFiles
+from tests.firecracker_release import IN_THE_RIG
 from vms import build_machine
 from vms.hypervisors.base import Handle
 from vms.hypervisors.qemu import Qemu
@@ -31,6 +33,14 @@ pytestmark = pytest.mark.live
 PATIENCE = 180.0
 
 Until = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture(scope="module")
+def new_driver(probe_cache: Path) -> Callable[[], Qemu]:
+    """No other driver here: builds run on QEMU, which gives anyone a network."""
+    if IN_THE_RIG:
+        pytest.skip("the rig is there for Firecracker")
+    return lambda: Qemu(probe_cache, tsc_khz=host_tsc_khz())
 
 
 @pytest.fixture(scope="module", autouse=True)

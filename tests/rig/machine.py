@@ -34,7 +34,7 @@ class Machine:
     root: Path
     job: Path
     directory: Path
-    cpus: int = 2
+    cpus: int = 1  # with several, emulated guests inside now and then hang or die at boot
     memory_mib: int = 4096
     kernel_args: tuple[str, ...] = KERNEL_ARGS
 

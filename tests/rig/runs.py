@@ -28,7 +28,7 @@ def run(
     limit: int,
     tree: Path = build.ROOT,
     listen: Listener = lambda data: None,
-    cpus: int = 2,
+    cpus: int = 1,
     memory_mib: int = 4096,
 ) -> Ended:
     """Run a command in level 1, in the project's tree, for at most ``limit`` seconds.
