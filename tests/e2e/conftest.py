@@ -18,9 +18,10 @@ from tests.servers import PATIENCE
 ARTIFACTS = ROOT / "test-artifacts"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The Chromium of the distribution."""
+    """The Chromium of the distribution; ended with its module, since tests that come after in
+    this thread could run no event loop beside Playwright's."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     assert path, "Chromium is missing; ./nexus test installs it where it may"
     # Playwright's own loop would make Django refuse to use the database in this thread.

@@ -34,7 +34,7 @@ def _parse() -> argparse.Namespace:
     run.add_argument("--tree", type=Path, default=build.ROOT, help="the project (default: here)")
     run.add_argument("--keep", type=Path, help="a directory for logs and /job/results")
     run.add_argument("--limit", type=int, default=900, help="seconds (default: %(default)s)")
-    run.add_argument("--memory", type=int, default=4096, help="MiB (default: %(default)s)")
+    run.add_argument("--memory", type=int, default=8192, help="MiB (default: %(default)s)")
     run.add_argument("--cpus", type=int, default=1)
     run.add_argument("command", nargs="+")
     return parser.parse_args()

@@ -35,7 +35,7 @@ class Machine:
     job: Path
     directory: Path
     cpus: int = 1  # with several, emulated guests inside now and then hang or die at boot
-    memory_mib: int = 4096
+    memory_mib: int = 8192
     kernel_args: tuple[str, ...] = KERNEL_ARGS
 
     @property

@@ -29,7 +29,7 @@ def run(
     tree: Path = build.ROOT,
     listen: Listener = lambda data: None,
     cpus: int = 1,
-    memory_mib: int = 4096,
+    memory_mib: int = 8192,
 ) -> Ended:
     """Run a command in level 1, in the project's tree, for at most ``limit`` seconds.
 
