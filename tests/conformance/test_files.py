@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from guest_agent.connection import AgentConnection
 from guest_agent.files import Files
 from nexus_site.core.errors import Conflict, NotFound
+from tests.conformance.guests import copy_disk
 from vms.hypervisors.base import Disk
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ BLOCK = bytes(range(256)) * 1024
 @pytest.fixture(scope="module")
 def vm(boot: Boot, alpine: Path, tmp_path_factory: pytest.TempPathFactory) -> BareVM:
     root = tmp_path_factory.mktemp("drive") / "root"
-    shutil.copy(alpine, root)
+    copy_disk(alpine, root)
     return boot(disks=(Disk("root", root),))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 from guest_agent.connection import AgentConnection, AgentRefused
 from guest_agent.exec import Execution, ExitStatus, Program
 from images.formats.e2fsprogs import run_tool
+from tests.conformance.guests import copy_disk
 from vms.hypervisors.base import Disk
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def vm(boot: Boot, alpine: Path, tmp_path_factory: pytest.TempPathFactory) -> Ba
     """An Alpine with a second disk, mounted at /srv."""
     directory = tmp_path_factory.mktemp("disks")
     root, data = directory / "root", directory / "data"
-    shutil.copy(alpine, root)
+    copy_disk(alpine, root)
     run_tool("mke2fs", ["-q", "-t", "ext4", data, "16M"])
     vm = boot(disks=(Disk("root", root), Disk("data", data)))
     vm.talk(lambda agent: run(agent, "mount -t ext4 /dev/vdb /srv"))
@@ -111,7 +111,7 @@ def test_the_disks_are_whole_while_frozen(vm: BareVM, tmp_path: Path) -> None:
         await run(agent, "echo precious >/root/file; echo precious >/srv/file")
         await agent.freeze(60)
         for disk in vm.spec.disks:
-            shutil.copy(disk.path, tmp_path / disk.name)
+            copy_disk(disk.path, tmp_path / disk.name)
         assert await agent.thaw(), "it did not thaw while the disks were copied"
 
     vm.talk(copy)

@@ -17,6 +17,7 @@ import pytest
 
 from guest_agent.connection import AgentConnection
 from guest_agent.exec import ExitStatus
+from tests.conformance.guests import copy_disk
 from vms.hypervisors.base import Disk
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Identity:
 def drive(boot: Boot, alpine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root file system that has been a guest's."""
     drive = tmp_path_factory.mktemp("drive") / "root"
-    shutil.copy(alpine, drive)
+    copy_disk(alpine, drive)
     vm = boot(disks=(Disk("root", drive),))
     vm.talk(furnish)
     vm.wait()
@@ -129,7 +130,7 @@ async def look(agent: AgentConnection, identity: str, init: str) -> Identity:
 
 def test_each_copy_becomes_somebody_once(boot: Boot, drive: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        shutil.copy(drive, tmp_path / name)
+        copy_disk(drive, tmp_path / name)
     one = life(boot, tmp_path / "one", "aaaaaaaaaayds", init=INIT)
     two = life(boot, tmp_path / "two", "aebagbafaydqq", init="none")
     assert (one.said, two.said) == ("new", "new")
@@ -142,7 +143,7 @@ def test_each_copy_becomes_somebody_once(boot: Boot, drive: Path, tmp_path: Path
 
 
 def test_a_guest_that_nobody_names_stays_as_it_is(boot: Boot, drive: Path, tmp_path: Path) -> None:
-    shutil.copy(drive, tmp_path / "root")
+    copy_disk(drive, tmp_path / "root")
     vm = boot(disks=(Disk("root", tmp_path / "root"),))
 
     async def facts(agent: AgentConnection) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tests.conformance.conftest import BareVM, Boot, Conversation, NewSpec, Remains
 
 pytestmark = pytest.mark.live
+
+MEM_SIZE_MIB = 128  # it is saved more than once
 
 
 async def heartbeat(connection: AgentConnection) -> Any:
@@ -38,7 +41,7 @@ def saved(boot: Boot, disk: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     directory = tmp_path_factory.mktemp("snapshot")
     mine = directory.with_name("mine")
     copy_disk(disk, mine)
-    vm = boot(disks=(Disk("root", mine),))
+    vm = boot(disks=(Disk("root", mine),), mem_size_mib=MEM_SIZE_MIB)
     vm.talk(lambda agent: run(agent, "echo remembered >/root/note; mkdir /tmp/only-in-memory"))
     vm.driver.pause(vm.handle)
     vm.driver.snapshot(vm.handle, directory)
@@ -51,7 +54,8 @@ def saved(boot: Boot, disk: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 def restored_spec(new_spec: NewSpec, disk: Path, tmp_path: Path) -> Any:
     copy = tmp_path / "root"
     copy_disk(disk, copy)
-    return new_spec(name="another", disks=(Disk("other-name", copy),))
+    disks = (Disk("other-name", copy),)
+    return new_spec(name="another", disks=disks, mem_size_mib=MEM_SIZE_MIB)
 
 
 def test_the_saved_vm_goes_on(saved: tuple[BareVM, Path]) -> None:
@@ -90,7 +94,8 @@ def test_a_restored_vm_may_be_saved(
     restored.driver.pause(restored.handle)
     restored.driver.snapshot(restored.handle, again)
     restored.driver.kill(restored.handle)
-    third = boot(spec=new_spec(disks=restored_spec.disks), snapshot=again)
+    third_spec = new_spec(disks=restored_spec.disks, mem_size_mib=MEM_SIZE_MIB)
+    third = boot(spec=third_spec, snapshot=again)
     assert third.talk(hello).boot_id == vm.talk(hello).boot_id
 
 
@@ -139,6 +144,7 @@ def test_a_damaged_snapshot_is_refused(
             boot(spec=restored_spec, snapshot=copy)
         assert caught.value.code == "snapshot-incompatible"
         assert remains(restored_spec) == []
+        shutil.rmtree(copy)
 
 
 def test_an_empty_directory_is_no_snapshot(
