@@ -118,8 +118,8 @@ def test_the_agent_is_replaced_and_its_sessions_go_on(vm: BareVM, newer: Path) -
     async def look(agent: AgentConnection) -> tuple[Hello, int]:
         sessions = Sessions(agent)
         attachment = await sessions.attach("count", timeout=PATIENCE)
-        seen = await read_until(attachment, b"\n300\n")
-        assert seen.startswith(b"".join(b"%d\n" % n for n in range(1, 300)))
+        seen = await read_until(attachment, b"\n100\n")
+        assert seen.startswith(b"".join(b"%d\n" % n for n in range(1, 100)))
         await sessions.signal("count", signal.SIGTERM, PATIENCE)
         await to_the_end(attachment)
         assert attachment.exit == ExitStatus(signal=signal.SIGTERM)
