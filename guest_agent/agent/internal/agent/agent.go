@@ -18,6 +18,7 @@ import (
 const (
 	headerTimeout = 10 * time.Second
 	closeTimeout  = 10 * time.Second
+	leavingPause  = 10 * time.Millisecond
 	readBuffer    = 64 << 10
 )
 
@@ -59,6 +60,9 @@ func (a *Agent) Run() {
 // serve keeps up one connection to the host until it ends, and tells why it did.
 func (a *Agent) serve(conn *os.File) error {
 	defer conn.Close()
+	for a.leaving.Load() { // a host that greeted this agent would lose the connection with it
+		time.Sleep(leavingPause)
+	}
 	reader := bufio.NewReaderSize(conn, readBuffer)
 	if err := link.Handshake(reader, conn); err != nil {
 		return err
