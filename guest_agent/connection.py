@@ -5,26 +5,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from guest_agent import replies
+from guest_agent.calls import START_TIMEOUT as START_TIMEOUT
+from guest_agent.calls import AgentCalls
 from guest_agent.exec import Execution, ExitStatus, Program
 from guest_agent.fields import MAX_SECONDS, number_field, paths_field
 from guest_agent.handshake import shake_hands
-from guest_agent.headers import encode_header, read_header, read_records
+from guest_agent.headers import encode_header, read_header
 from guest_agent.messages import Configuration, GuestDisk, Heartbeat, Hello
 from guest_agent.refusals import AgentRefused as AgentRefused
-from guest_agent.refusals import outdated, start_meaning
 from guest_agent.yamux import ProtocolError, Session, Stream, gone
-from nexus_site.core.errors import Broken, Invalid, NexusError, Retryable
+from nexus_site.core.errors import Broken, Invalid, Retryable
 
 HEADER_TIMEOUT = 10.0  # seconds for the header of a stream that the guest has opened
-START_TIMEOUT = 30.0  # seconds for a program to begin
 
 
-class AgentConnection:
+class AgentConnection(AgentCalls[Stream]):
     """One connection to the agent of a VM. Make it with ``open``.
 
     All its calls raise ``Retryable`` when the connection has ended (code ``agent-gone``) or the
@@ -145,26 +144,6 @@ class AgentConnection:
         with self.checking():
             return GuestDisk.parse(reply)
 
-    async def start(self, program: Program, timeout: float = START_TIMEOUT) -> Execution:
-        """Start a program in the guest; ``close`` what this returns.
-
-        Raises ``Invalid`` (code ``cannot-run``) for a program, directory or user that the guest
-        does not have, and ``Retryable`` (``agent-busy``) when too many run.
-        """
-        try:
-            stream, reply = await self.ask(program.header(), timeout)
-        except AgentRefused as error:
-            raise start_meaning(error) from error
-        try:
-            with self.checking():
-                pid = replies.pid_of(reply)
-            if program.tty and reply.get("tty") is not True:
-                raise outdated()
-        except NexusError:
-            stream.reset()
-            raise
-        return Execution(stream, pid, tty=program.tty is not None)
-
     async def execute(
         self,
         argv: Sequence[str],
@@ -213,11 +192,6 @@ class AgentConnection:
             raise
         return stream
 
-    async def read_reply(self, stream: Stream) -> dict[str, Any]:
-        """The header of the agent's answer; ``Broken`` when it refuses."""
-        with self.checking():
-            return await replies.read_reply(stream)
-
     async def wait_closed(self) -> str:
         """Returns when the connection has ended, with the reason."""
         return await self._session.wait_closed()
@@ -231,52 +205,6 @@ class AgentConnection:
 
     async def _call(self, operation: str, timeout: float, /, **fields: Any) -> dict[str, Any]:
         return await self.exchange({"op": operation, **fields}, timeout)
-
-    async def ask(self, header: dict[str, Any], timeout: float) -> tuple[Stream, dict[str, Any]]:
-        """The agent's answer, and the stream that goes on. The caller must ``reset`` it."""
-        try:
-            async with asyncio.timeout(timeout):
-                stream = await self.open_stream(header)
-                try:
-                    return stream, await self.read_reply(stream)
-                except BaseException:
-                    stream.reset()
-                    raise
-        except TimeoutError:
-            raise replies.too_slow(f"did not answer “{header['op']}”", timeout) from None
-
-    async def exchange(
-        self, header: dict[str, Any], timeout: float, data: bytes = b""
-    ) -> dict[str, Any]:
-        """The agent's answer to a header and the bytes after it."""
-        return (await self.records(header, 0, timeout, data))[0]
-
-    async def records(
-        self, header: dict[str, Any], most: int, timeout: float, data: bytes = b""
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The same, and the objects that follow the answer, at most so many."""
-        try:
-            async with asyncio.timeout(timeout):
-                stream = await self.open_stream(header)
-                try:
-                    if data:
-                        await stream.write(data)
-                    stream.write_eof()
-                    reply = await self.read_reply(stream)
-                    with self.checking():
-                        return reply, await read_records(stream, most) if most else []
-                finally:
-                    stream.reset()
-        except TimeoutError:
-            raise replies.too_slow(f"did not answer “{header['op']}”", timeout) from None
-
-    @contextmanager
-    def checking(self) -> Iterator[None]:
-        """What the guest said is looked at: where it breaks the protocol its connection ends."""
-        try:
-            yield
-        except ProtocolError as error:
-            raise self._end_for(error) from error
 
     def _paths(self, reply: dict[str, Any], key: str) -> list[str]:
         with self.checking():

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from guest_agent.connection import AgentConnection
+from guest_agent.calls import AgentCalls
 from guest_agent.fields import MAX_SECONDS, Fields, bytes_field, number_field
 from guest_agent.refusals import explained
 from guest_agent.streams import ByteStream
@@ -115,13 +115,13 @@ class Download:
 
 
 class Files:
-    """The files of one VM, over its connection.
+    """The files of one VM, over its connection or the gateway.
 
-    All calls raise what ``AgentConnection`` does, and for what the guest's system says
+    All calls raise what ``AgentCalls`` do, and for what the guest's system says
     ``NotFound``, ``Conflict`` and ``Invalid``. Paths are absolute.
     """
 
-    def __init__(self, connection: AgentConnection) -> None:
+    def __init__(self, connection: AgentCalls[Any]) -> None:
         self._connection = connection
 
     async def stat(self, path: str, *, follow: bool = False, timeout: float = 10) -> FileInfo:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from guest_agent.calls import START_TIMEOUT, AgentCalls
 from guest_agent.chunks import OUTPUTS, Channel, ExitStatus, Kind, check_signal
-from guest_agent.connection import START_TIMEOUT, AgentConnection
 from guest_agent.exec import Program
 from guest_agent.fields import MAX_BYTES, MAX_PATH, MAX_SECONDS, number_field, text_field
 from guest_agent.refusals import AgentRefused, explained, start_meaning
@@ -155,13 +155,13 @@ class Attachment(Channel):
 
 
 class Sessions:
-    """The sessions of one VM, over its connection.
+    """The sessions of one VM, over its connection or the gateway.
 
-    All calls raise what ``AgentConnection`` does, and ``Conflict`` (code ``agent-outdated``)
+    All calls raise what ``AgentCalls`` do, and ``Conflict`` (code ``agent-outdated``)
     where the agent knows no sessions.
     """
 
-    def __init__(self, connection: AgentConnection) -> None:
+    def __init__(self, connection: AgentCalls[Any]) -> None:
         self._connection = connection
 
     async def start(

@@ -1,7 +1,5 @@
 """A VM's agent for every process but the worker: streams through the agent gateway."""
 
-# ruff: noqa: ASYNC109 - a time that ran out becomes an error for people here, not at each caller
-
 from __future__ import annotations
 
 import asyncio
@@ -11,19 +9,16 @@ from typing import Any
 from django.conf import settings
 
 from guest_agent import replies, transports
-from guest_agent.exec import Execution, Program
+from guest_agent.calls import AgentCalls
 from guest_agent.headers import decode_header, encode_header
-from guest_agent.refusals import AgentRefused, start_meaning
 from guest_agent.yamux import WINDOW, ProtocolError
-from nexus_site.core.errors import Invalid, Retryable, from_record
+from nexus_site.core.errors import Broken, Invalid, Retryable, from_record
 from vms.gateway import LENGTH, MAX_REQUEST, PIECE, PROBLEM, SOCKET
 from vms.models import VM
 
-START_TIMEOUT = 30.0  # seconds for a program to begin
-
 
 class GatewayStream:
-    """A ``guest_agent.streams.ByteStream`` over the gateway. Made by ``open_stream``."""
+    """A ``guest_agent.streams.ByteStream`` over the gateway. Made by ``GatewayAgent``."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -97,50 +92,35 @@ class GatewayStream:
         return self._error
 
 
-async def open_stream(vm: VM, header: dict[str, Any]) -> GatewayStream:
-    """A stream to the VM's agent for the operation that ``header`` asks for.
+class GatewayAgent(AgentCalls[GatewayStream]):
+    """The agent of one VM, which some other process holds. Needs no closing.
 
-    Read the answer with ``guest_agent.replies.read_reply``, and ``reset`` the stream when done
-    with it. Why there is no agent is known only then: the read raises it. Raises ``Retryable``
-    where the worker is down.
+    Why there is no agent is known only when an answer is read: every call raises it then.
     """
-    try:
-        request = encode_header({"vm": vm.ref, "header": header}, MAX_REQUEST)
-    except ValueError as error:
-        raise Invalid(f"This is too much for the VM's agent: {error}.") from error
-    try:
-        reader, writer = await transports.connect(_socket())
-    except OSError:
-        raise Retryable(
-            "The worker, which holds the VMs' agents, does not run.",
-            hint="It is started again at once; else its log says why: run/nexusd.log in the "
-            "data directory.",
-            code="worker-down",
-        ) from None
-    writer.write(request)
-    return GatewayStream(reader, writer)
 
+    def __init__(self, vm: VM) -> None:
+        self._ref = vm.ref
 
-async def start(vm: VM, program: Program, timeout: float = START_TIMEOUT) -> Execution:
-    """Start a program in the VM; ``close`` what this returns.
+    async def open_stream(self, header: dict[str, Any]) -> GatewayStream:
+        """See ``AgentCalls``; ``Retryable`` where the worker is down."""
+        try:
+            request = encode_header({"vm": self._ref, "header": header}, MAX_REQUEST)
+        except ValueError as error:
+            raise Invalid(f"This is too much for the VM's agent: {error}.") from error
+        try:
+            reader, writer = await transports.connect(_socket())
+        except OSError:
+            raise Retryable(
+                "The worker, which holds the VMs' agents, does not run.",
+                hint="It is started again at once; else its log says why: run/nexusd.log in the "
+                "data directory.",
+                code="worker-down",
+            ) from None
+        writer.write(request)
+        return GatewayStream(reader, writer)
 
-    Raises what ``AgentConnection.start`` raises, and why the VM has no agent to ask.
-    """
-    try:
-        async with asyncio.timeout(timeout):
-            stream = await open_stream(vm, program.header())
-            try:
-                reply = await replies.read_reply(stream)
-                return Execution(stream, replies.pid_of(reply))
-            except BaseException:
-                stream.reset()
-                raise
-    except TimeoutError:
-        raise replies.too_slow(f"did not start “{program.argv[0]}”", timeout) from None
-    except ProtocolError as error:
-        raise replies.broken(error) from error
-    except AgentRefused as error:
-        raise start_meaning(error) from error
+    def _end_for(self, error: ProtocolError) -> Broken:
+        return replies.broken(error)
 
 
 def _socket() -> Path:

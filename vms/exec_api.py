@@ -18,7 +18,8 @@ from ninja import Router
 from guest_agent.exec import Execution
 from nexus_site.core import consumers
 from nexus_site.core.errors import NexusError, as_nexus_error
-from vms import agents, services
+from vms import services
+from vms.agents import GatewayAgent
 from vms.exec_schemas import ExecIn, ExecOut, ExitOut
 
 router = Router()
@@ -42,7 +43,7 @@ async def exec_program(
     began = time.monotonic()
     program = data.program(stdin=stdin is not None)
     vm = await sync_to_async(services.admit_program)(ref, program)
-    execution = await agents.start(vm, program)
+    execution = await GatewayAgent(vm).start(program)
     run = Run(execution, stdin, began)
     if "text/event-stream" in request.headers.get("Accept", ""):
         return _streamed(request, run, data.output)

@@ -23,7 +23,8 @@ from nexus_site.core import auth, events
 from nexus_site.core.consumers import GREETING_TIMEOUT, caller_of
 from nexus_site.core.errors import Invalid, NexusError, as_nexus_error
 from nexus_site.core.problems import unauthenticated
-from vms import agents, services
+from vms import services
+from vms.agents import GatewayAgent
 from vms.exec_schemas import ExecSocketIn, ExitOut
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class ExecConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         ref = self.scope["url_route"]["kwargs"]["ref"]
         program = wanted.program(stdin=wanted.stdin)
         vm = await database_sync_to_async(services.admit_program)(ref, program)
-        execution = await agents.start(vm, program)
+        execution = await GatewayAgent(vm).start(program)
         helpers = [
             asyncio.create_task(work)
             for work in (self._feed(execution), self._pass_signals(execution), self._look_after())

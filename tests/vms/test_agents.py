@@ -15,7 +15,7 @@ from guest_agent.headers import encode_header, read_header
 from guest_agent.yamux import Stream
 from nexus_site.core.errors import Invalid, NexusError, Retryable
 from tests.vms.fake_agents import PATIENCE, World, begin, end, say
-from vms import agents
+from vms.agents import GatewayAgent
 from vms.gateway import SOCKET
 from vms.models import VM
 
@@ -52,7 +52,7 @@ async def test_a_program_runs_through_the_gateway(world: World, vm: VM) -> None:
         await end(stream, code=3)
 
     await world.add(vm, program)
-    execution = await agents.start(vm, Program(["echo", "hello"]))
+    execution = await GatewayAgent(vm).start(Program(["echo", "hello"]))
     assert execution.pid == 77
     assert await execution.read() == (1, b"echo hello")
     assert await execution.read() is None
@@ -76,13 +76,13 @@ async def test_an_agent_that_refuses_says_why(
 
     await world.add(vm, refuse)
     with pytest.raises(kind, match="no") as caught:
-        await agents.start(vm, Program(["x"]))
+        await GatewayAgent(vm).start(Program(["x"]))
     assert caught.value.code == code
 
 
 async def test_an_agent_that_does_not_answer_is_too_slow(world: World, vm: VM) -> None:
     await world.add(vm, deaf)
-    with pytest.raises(Retryable, match="did not start") as caught:
-        await agents.start(vm, Program(["x"]), timeout=0.2)
+    with pytest.raises(Retryable, match="did not answer") as caught:
+        await GatewayAgent(vm).start(Program(["x"]), timeout=0.2)
     assert caught.value.code == "agent-timeout"
     await until(lambda: not world.gateway._streams)

@@ -19,7 +19,8 @@ from guest_agent.headers import encode_header, read_header
 from guest_agent.yamux import WINDOW, Stream
 from nexus_site.core.errors import Conflict, Invalid, NexusError, Retryable
 from tests.vms.fake_agents import PATIENCE, World
-from vms import agents, gateway
+from vms import gateway
+from vms.agents import GatewayAgent, GatewayStream
 from vms.gateway import LENGTH, MAX_FRAME, SOCKET
 from vms.models import VM
 
@@ -66,8 +67,8 @@ async def flood(stream: Stream) -> None:
 
 
 @asynccontextmanager
-async def opened(vm: VM) -> AsyncIterator[agents.GatewayStream]:
-    stream = await agents.open_stream(vm, {"op": "echo"})
+async def opened(vm: VM) -> AsyncIterator[GatewayStream]:
+    stream = await GatewayAgent(vm).open_stream({"op": "echo"})
     try:
         async with asyncio.timeout(PATIENCE):
             yield stream
@@ -114,7 +115,7 @@ async def test_why_there_is_no_agent_is_told(world: World, vm: VM) -> None:
 async def test_a_worker_that_is_down_is_told(world: World, vm: VM) -> None:
     await world.gateway.close()
     with pytest.raises(Retryable) as caught:
-        await agents.open_stream(vm, {"op": "echo"})
+        await GatewayAgent(vm).open_stream({"op": "echo"})
     assert caught.value.code == "worker-down"
 
 
@@ -255,7 +256,7 @@ async def test_streams_of_a_vm_are_bounded_and_others_are_not_hurt(
     monkeypatch.setattr(gateway, "MAX_STREAMS_OF_VM", 3)
     await world.add(vm, deaf)
     await world.add(other, echo)
-    streams = [await agents.open_stream(vm, {"op": "echo"}) for _ in range(3)]
+    streams = [await GatewayAgent(vm).open_stream({"op": "echo"}) for _ in range(3)]
     await until(lambda: world.gateway._streams[vm.ref] == 3)
     async with opened(vm) as stream:
         with pytest.raises(Retryable, match="Too much") as caught:
@@ -272,7 +273,7 @@ async def test_streams_in_all_are_bounded(
 ) -> None:
     monkeypatch.setattr(gateway, "MAX_STREAMS", 2)
     await world.add(vm, deaf)
-    streams = [await agents.open_stream(vm, {"op": "echo"}) for _ in range(2)]
+    streams = [await GatewayAgent(vm).open_stream({"op": "echo"}) for _ in range(2)]
     await until(lambda: len(world.gateway._tasks) == 2)
     async with opened(vm) as stream:
         with pytest.raises(Retryable, match="Too much"):
@@ -324,7 +325,7 @@ async def test_a_frame_that_is_too_long_is_refused(world: World, vm: VM) -> None
 
 async def test_a_request_that_no_agent_takes_is_refused_here(world: World, vm: VM) -> None:
     with pytest.raises(Invalid, match="too much"):
-        await agents.open_stream(vm, {"op": "exec", "argv": ["x" * 100_000]})
+        await GatewayAgent(vm).open_stream({"op": "exec", "argv": ["x" * 100_000]})
 
 
 async def test_garbage_from_clients_and_guests_hurts_nobody_else(
@@ -353,7 +354,7 @@ async def test_garbage_from_clients_and_guests_hurts_nobody_else(
 
     async def start() -> None:
         with pytest.raises(NexusError):
-            (await agents.start(vm, Program(["true"]), timeout=5)).close()
+            (await GatewayAgent(vm).start(Program(["true"]), timeout=5)).close()
             raise Retryable("it answered by chance")
 
     for _ in range(10):

@@ -12,7 +12,7 @@ MAX_NAME = 100  # characters of a program's name that history keeps
 
 
 def admit_program(ref: str, program: Program) -> VM:
-    """The VM called ``ref``, where ``program`` may be started now (``agents.start``).
+    """The VM called ``ref``, where ``program`` may be started now (``GatewayAgent.start``).
 
     History says who ran what: the program's name, never its arguments, variables or input.
     Raises ``NotFound``, and ``Conflict`` or ``Retryable`` where the VM is not ready.
