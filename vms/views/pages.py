@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
-from drives.models import Drive, Snapshot
-from drives.trees import tree
 from nexus_site.core.htmx import Request, page, render_page
 from nexus_site.core.ids import resolve
 from nexus_site.core.listing import Column, Listing
@@ -18,9 +16,9 @@ from nexus_site.core.operations import open_operations
 from nexus_site.core.terminal import plain_text
 from vms import queries, services
 from vms.choice import expectation
-from vms.forms import RenameForm
-from vms.models import VM, Boot, Transition, VMSnapshot
-from vms.states import WITH_VMM, State
+from vms.models import VM, Transition
+from vms.states import State
+from vms.views.frame import FRAME_FRAGMENTS, frame, with_launch
 
 COLUMNS = {
     "name": Column("Name", "name"),
@@ -37,7 +35,7 @@ COLUMNS = {
 HISTORY_SHOWN = 40
 LIST_FRAGMENTS = ("vms/_table.html",)
 DETAIL_FRAGMENTS = (
-    "vms/_header.html",
+    *FRAME_FRAGMENTS,
     "vms/_now.html",
     "vms/_facts.html",
     "vms/_snapshots.html",
@@ -46,7 +44,6 @@ DETAIL_FRAGMENTS = (
     "vms/_boots.html",
     "vms/_operations.html",
     "vms/_danger.html",
-    "vms/_dialogs.html",
 )
 
 
@@ -64,27 +61,16 @@ def vm_list(request: Request) -> HttpResponse:
 @page()
 def detail(request: Request, ref: str) -> HttpResponse:
     """Everything about one VM."""
-    vm = resolve(with_launch(queries.vm_detail()), ref)
+    context = frame(ref, "vms:detail")
+    vm = context["vm"]
     boots = list(vm.boots.all())
-    drives = [attachment.drive for attachment in vm.attachments.all()]
-    context = {
-        "area": "vms",
-        "vm": vm,
+    context |= {
         "boot": boots[0] if boots else None,
         "boots": boots[:8],
         "history": History(vm),
-        "running": open_operations(vm),
         "operations": _operations_of(vm)[:8],
-        "free_drives": Drive.objects.filter(attachment=None, state=Drive.State.READY),
-        "rename_form": RenameForm(initial={"name": vm.name}),
         "next_start": expectation(vm.hypervisor),
         "console_page": _console(request, vm),
-        "has_vmm": vm.state in WITH_VMM,
-        "has_root": any(attachment.is_root for attachment in vm.attachments.all()),
-        "going": [drive for drive in drives if drive.delete_with_vm],
-        "staying": [drive for drive in drives if not drive.delete_with_vm],
-        "lines": tree(_snapshots(vm), vm.head_id),
-        "drive_snapshots": _snapshots_going(vm),
         "no_plug": _why_no_plug(vm),
     }
     return render_page(request, "vms/detail.html", context, fragments=DETAIL_FRAGMENTS)
@@ -109,24 +95,8 @@ def _setting_up(listing: Listing[VM]) -> QuerySet[Operation]:
     return making.filter(subject_name__icontains=listing.q)
 
 
-def with_launch(rows: QuerySet[VM]) -> QuerySet[VM]:
-    """``rows`` with ``launched_at``: when the VMM that runs now was launched, or None."""
-    running = Boot.objects.filter(vm=OuterRef("pk"), ended_at=None).order_by("-number")
-    return rows.annotate(launched_at=Subquery(running.values("launched_at")[:1]))
-
-
 def _operations_of(vm: VM) -> QuerySet[Operation]:
     return Operation.objects.filter(subject_kind="vm", subject_id=vm.pk, parent=None)
-
-
-def _snapshots(vm: VM) -> QuerySet[VMSnapshot]:
-    return vm.snapshots.annotate(part_count=Count("parts")).order_by("created_at")
-
-
-def _snapshots_going(vm: VM) -> QuerySet[Snapshot]:
-    """The snapshots of drives that go with the VM, without those that are parts of its own."""
-    going = Snapshot.objects.filter(drive__attachment__vm=vm, drive__delete_with_vm=True)
-    return going.filter(part=None).select_related("drive").order_by("created_at")
 
 
 def _why_no_plug(vm: VM) -> str:

@@ -1,0 +1,65 @@
+"""What all pages of one VM have in common: its head, its tabs and its dialogs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.urls import reverse
+
+from drives.models import Drive, Snapshot
+from drives.trees import tree
+from nexus_site.core.ids import resolve
+from nexus_site.core.operations import open_operations
+from vms import queries
+from vms.forms import RenameForm
+from vms.models import VM, Boot, VMSnapshot
+from vms.states import WITH_VMM
+
+FRAME_FRAGMENTS = ("vms/_header.html", "vms/_dialogs.html")
+#: The pages: the name of the URL, and what the tab says.
+TABS = (("vms:detail", "Overview"),)
+
+
+def frame(ref: str, current: str) -> dict[str, Any]:
+    """The context of the page ``current`` of the VM called ``ref``; raises ``NotFound``."""
+    vm = resolve(with_launch(queries.vm_detail()), ref)
+    attachments = vm.attachments.all()
+    drives = [attachment.drive for attachment in attachments]
+    return {
+        "area": "vms",
+        "vm": vm,
+        "tabs": _tabs(vm, current),
+        "running": open_operations(vm),
+        "has_vmm": vm.state in WITH_VMM,
+        "has_root": any(attachment.is_root for attachment in attachments),
+        "rename_form": RenameForm(initial={"name": vm.name}),
+        "free_drives": Drive.objects.filter(attachment=None, state=Drive.State.READY),
+        "going": [drive for drive in drives if drive.delete_with_vm],
+        "staying": [drive for drive in drives if not drive.delete_with_vm],
+        "lines": tree(_snapshots(vm), vm.head_id),
+        "drive_snapshots": _snapshots_going(vm),
+    }
+
+
+def with_launch(rows: QuerySet[VM]) -> QuerySet[VM]:
+    """``rows`` with ``launched_at``: when the VMM that runs now was launched, or None."""
+    running = Boot.objects.filter(vm=OuterRef("pk"), ended_at=None).order_by("-number")
+    return rows.annotate(launched_at=Subquery(running.values("launched_at")[:1]))
+
+
+def _tabs(vm: VM, current: str) -> list[dict[str, Any]]:
+    return [
+        {"label": label, "url": reverse(name, args=[vm.ref]), "current": name == current}
+        for name, label in TABS
+    ]
+
+
+def _snapshots(vm: VM) -> QuerySet[VMSnapshot]:
+    return vm.snapshots.annotate(part_count=Count("parts")).order_by("created_at")
+
+
+def _snapshots_going(vm: VM) -> QuerySet[Snapshot]:
+    """The snapshots of drives that go with the VM, without those that are parts of its own."""
+    going = Snapshot.objects.filter(drive__attachment__vm=vm, drive__delete_with_vm=True)
+    return going.filter(part=None).select_related("drive").order_by("created_at")
