@@ -209,6 +209,10 @@ STATICFILES_DIRS = [
     BASE_DIR / "nexus_site" / "assets",
     ("vendor/tabler", BASE_DIR / "node_modules" / "@tabler" / "core" / "dist"),
     ("vendor/htmx", BASE_DIR / "node_modules" / "htmx.org" / "dist"),
+    ("vendor/xterm", BASE_DIR / "node_modules" / "@xterm" / "xterm"),
+    ("vendor/xterm/fit", BASE_DIR / "node_modules" / "@xterm" / "addon-fit" / "lib"),
+    ("vendor/xterm/search", BASE_DIR / "node_modules" / "@xterm" / "addon-search" / "lib"),
+    ("vendor/uplot", BASE_DIR / "node_modules" / "uplot" / "dist"),
 ]
 # The npm packages hold a hundred times what pages load.
 VENDOR_FILES = {
@@ -216,6 +220,15 @@ VENDOR_FILES = {
     "vendor/tabler/css/tabler.min.css.map",
     "vendor/htmx/htmx.min.js",
     "vendor/htmx/htmx.min.js.map",
+    "vendor/xterm/css/xterm.css",
+    "vendor/xterm/lib/xterm.js",
+    "vendor/xterm/lib/xterm.js.map",
+    "vendor/xterm/fit/addon-fit.js",
+    "vendor/xterm/fit/addon-fit.js.map",
+    "vendor/xterm/search/addon-search.js",
+    "vendor/xterm/search/addon-search.js.map",
+    "vendor/uplot/uPlot.iife.min.js",
+    "vendor/uplot/uPlot.min.css",
 }
 STATICFILES_FINDERS = [
     "nexus_site.finders.ChosenFinder",
