@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 
+import django
 from channels.routing import ProtocolTypeRouter
-from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "nexus_site.settings")
-pages = get_asgi_application()
+django.setup(set_prefix=False)
 
-from nexus_site import back_pressure, hanging_up  # noqa: E402
-from nexus_site.sockets import sockets  # noqa: E402  (needs the models loaded)
+from nexus_site import back_pressure, hanging_up  # noqa: E402  (need the models loaded)
+from nexus_site.handler import Handler  # noqa: E402
+from nexus_site.sockets import sockets  # noqa: E402
 
 hanging_up.install()
 back_pressure.install()
 
-application = ProtocolTypeRouter({"http": pages, "websocket": sockets})
+application = ProtocolTypeRouter({"http": Handler(), "websocket": sockets})

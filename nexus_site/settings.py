@@ -145,11 +145,12 @@ TEMPLATES: list[dict[str, Any]] = [
 ]
 
 DATABASES: dict[str, Any] = {
-    "default": dj_database_url.parse(NEXUS.database_url)
+    "default": dj_database_url.parse(NEXUS.database_url, conn_max_age=600, conn_health_checks=True)
     if NEXUS.database_url
     else {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": NEXUS.data_dir / "nexus.db",
+        "CONN_MAX_AGE": None,
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
