@@ -118,13 +118,23 @@ class Migration(migrations.Migration):
                         blank=True,
                         choices=[
                             ("", "not begun"),
-                            ("files", "writing files"),
+                            ("files", "giving the guest its settings and files"),
+                            ("services", "waiting for the guest's services"),
                             ("script", "running the first-boot script"),
                             ("done", "done"),
                             ("failed", "failed"),
                         ],
                         editable=False,
                         max_length=10,
+                    ),
+                ),
+                (
+                    "boot_id",
+                    models.CharField(
+                        blank=True,
+                        editable=False,
+                        help_text="The guest's boot that it is about.",
+                        max_length=36,
                     ),
                 ),
                 (
@@ -142,6 +152,7 @@ class Migration(migrations.Migration):
                     models.TextField(blank=True, editable=False, help_text="Its output, bounded."),
                 ),
                 ("script_exit", models.JSONField(default=dict, editable=False)),
+                ("script_ended_at", models.DateTimeField(editable=False, null=True)),
                 (
                     "vm",
                     models.OneToOneField(

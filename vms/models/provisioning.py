@@ -23,7 +23,8 @@ class Provisioning(NexusModel):
         """How far the last start came."""
 
         NONE = "", "not begun"
-        FILES = "files", "writing files"
+        FILES = "files", "giving the guest its settings and files"
+        SERVICES = "services", "waiting for the guest's services"
         SCRIPT = "script", "running the first-boot script"
         DONE = "done", "done"
         FAILED = "failed", "failed"
@@ -39,12 +40,16 @@ class Provisioning(NexusModel):
     script = models.TextField(blank=True, help_text="Run once for each root drive, as root.")
     on_failure = models.CharField(max_length=4, choices=OnFailure.choices, default=OnFailure.WARN)
     phase = models.CharField(max_length=10, choices=Phase.choices, blank=True, editable=False)
+    boot_id = models.CharField(
+        max_length=36, blank=True, editable=False, help_text="The guest's boot that it is about."
+    )
     problem = models.TextField(blank=True, editable=False, help_text="Why it failed.")
     script_drive = NexusIDField(
         null=True, editable=False, help_text="The root drive whose script has run."
     )
     script_log = models.TextField(blank=True, editable=False, help_text="Its output, bounded.")
     script_exit = models.JSONField(default=dict, editable=False)
+    script_ended_at = models.DateTimeField(null=True, editable=False)
 
     def __str__(self) -> str:
         return f"provisioning of {self.vm}"
