@@ -126,6 +126,9 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "vm.boot_ended": lambda data: f"boot {data.get('boot', '?')} ended: {data.get('exit', '?')}",
     "vm.adopted": "was found running and taken over",
     "vm.exec": lambda data: f"ran “{data.get('program', '?')}”",
+    "vm.session": lambda data: (
+        f"started “{data.get('program', '?')}” as session {data.get('session', '?')}"
+    ),
     "vm.settled": "its init is through",
     "vm.snapshot_created": _vm_snapshot("was begun"),
     "vm.snapshot_ready": _vm_snapshot("was taken"),

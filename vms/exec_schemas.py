@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from ninja import Field, Schema
 from pydantic import StringConstraints
 
-from guest_agent.exec import ExitStatus, Program
+from guest_agent.chunks import MAX_SIDE
+from guest_agent.exec import MAX_TERM, ExitStatus, Program, Terminal
 from nexus_site.core.errors import Invalid
 from nexus_site.core.schemas import Input
 
@@ -18,18 +19,38 @@ Argument = Annotated[str, StringConstraints(max_length=60_000)]
 MAX_SECONDS = 30 * 24 * 3600.0
 
 
+class TerminalSize(Input):
+    """In characters."""
+
+    rows: int = Field(24, ge=1, le=MAX_SIDE)
+    cols: int = Field(80, ge=1, le=MAX_SIDE)
+
+
+class TerminalIn(TerminalSize):
+    term: str = Field(
+        "xterm-256color", min_length=1, max_length=MAX_TERM, description="The value of TERM."
+    )
+
+    def terminal(self) -> Terminal:
+        return Terminal(self.rows, self.cols, self.term)
+
+
 class ProgramIn(Input):
     """A program; together with its variables at most 64 KiB."""
 
     argv: list[Argument] = Field(
-        ..., min_length=1, max_length=4096, description="As it is: no shell takes it apart."
+        [], max_length=4096, description="As it is: no shell takes it apart."
     )
+    shell: bool = Field(False, description="The user's login shell, at home, in place of argv.")
     env: dict[str, Argument] = Field({}, description="In addition to PATH, HOME, USER, LANG.")
-    cwd: str = Field("/", max_length=4096)
+    cwd: str = Field("", max_length=4096, description="Left out: /, and home for a shell.")
     user: str = Field("", max_length=256, description="name, uid, name:group; empty: root.")
     merge: bool = Field(False, description="Put stderr into stdout, in the order of writing.")
     timeout: float | None = Field(
         None, gt=0, le=MAX_SECONDS, description="Seconds after which the guest kills it."
+    )
+    tty: TerminalIn | None = Field(
+        None, description="A terminal, its input and its one output; left out, it has none."
     )
 
     def program(self, *, stdin: bool) -> Program:
@@ -42,6 +63,8 @@ class ProgramIn(Input):
             timeout=self.timeout,
             stdin=stdin,
             merge=self.merge,
+            tty=self.tty.terminal() if self.tty else None,
+            shell=self.shell,
         )
 
 

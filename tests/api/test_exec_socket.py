@@ -12,15 +12,17 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 
-from guest_agent.chunks import Kind
+from guest_agent.chunks import SIZE, Kind
+from guest_agent.headers import encode_header, read_header
 from guest_agent.yamux import Stream
 from nexus_site.core import auth
 from nexus_site.core.consumers import FORBIDDEN
 from nexus_site.core.errors import Retryable
+from nexus_site.core.models import Token
 from nexus_site.sockets import sockets
 from tests.factories import make_vm
 from tests.vms.fake_agents import PATIENCE, World, begin, end, say, take
-from vms import exec_socket
+from vms import program_socket
 from vms.gateway import SOCKET
 from vms.models import VM
 from vms.states import State
@@ -106,6 +108,27 @@ async def test_a_whole_run_over_a_socket(world: World, vm: VM, secret: str) -> N
         assert await socket.heard() == 1000
 
 
+async def test_a_terminal_and_its_sizes(world: World, vm: VM, secret: str) -> None:
+    seen: list[Any] = []
+
+    async def program(stream: Stream) -> None:
+        seen.append(await read_header(stream))
+        await stream.write(encode_header({"ok": True, "pid": 77, "tty": True}))
+        seen.append(await take(stream))
+        await end(stream, code=0)
+
+    await world.add(vm, program)
+    async with Socket(secret) as socket:
+        await socket.tell(shell=True, tty={"rows": 30, "cols": 100, "term": "vt100"})
+        assert await socket.heard() == {"type": "started", "pid": 77}
+        await socket.tell(type="resize", rows=50, cols=200)
+        assert (await socket.heard())["type"] == "exit"
+    header, size = seen
+    assert (header["shell"], header["argv"]) == (True, [])
+    assert header["tty"] == {"rows": 30, "cols": 100, "term": "vt100"}
+    assert size == (Kind.RESIZE, SIZE.pack(50, 200))
+
+
 async def test_a_socket_that_closes_ends_the_program(world: World, vm: VM, secret: str) -> None:
     over = asyncio.Event()
 
@@ -127,7 +150,9 @@ async def test_a_socket_that_closes_ends_the_program(world: World, vm: VM, secre
 @pytest.mark.parametrize(
     ("message", "code"),
     [
-        ({"argv": []}, "validation"),
+        ({"argv": []}, "bad-program"),
+        ({"argv": ["x"], "shell": True}, "bad-program"),
+        ({"argv": "x"}, "validation"),
         ({"argv": ["x"], "tty": True}, "validation"),
         ([], "bad-message"),
     ],
@@ -143,12 +168,13 @@ async def test_a_greeting_that_is_none(
 @pytest.mark.parametrize(
     ("message", "code"),
     [
-        ({"type": "resize"}, "bad-message"),
+        ({"type": "dance"}, "bad-message"),
+        ({"type": "resize", "rows": 0, "cols": 80}, "validation"),
         ({"type": "signal", "signal": "NOPE"}, "bad-signal"),
         ({"type": "signal", "signal": 99}, "bad-signal"),
-        (b"x" * (exec_socket.WINDOW + 1), "bad-message"),
+        (b"x" * (program_socket.WINDOW + 1), "bad-message"),
     ],
-    ids=["unknown", "signal", "number", "too much input"],
+    ids=["unknown", "size", "signal", "number", "too much input"],
 )
 async def test_a_message_that_is_none_ends_the_program(
     world: World, vm: VM, secret: str, message: Any, code: str
@@ -189,7 +215,7 @@ async def test_another_site_s_page_is_refused(vm: VM) -> None:
 async def test_a_revoked_token_ends_the_program(
     world: World, vm: VM, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exec_socket, "LOOK_AFTER", 0.05)
+    monkeypatch.setattr(program_socket, "LOOK_AFTER", 0.05)
 
     async def wait(stream: Stream) -> None:
         await begin(stream)
@@ -199,5 +225,5 @@ async def test_a_revoked_token_ends_the_program(
     async with Socket(secret) as socket:
         await socket.tell(argv=["x"])
         await socket.heard()
-        await auth.Token.objects.all().adelete()
+        await Token.objects.all().adelete()
         assert (await socket.fails())[1] == 4401

@@ -8,8 +8,9 @@ from vms.capacity import host_capacity
 from vms.console import ConsolePage, read_console
 from vms.queries import counts_by_state
 from vms.services.drives import attach_drive, detach_drive, hotplug_problem, rollback_drive
-from vms.services.programs import admit_program
+from vms.services.programs import admit_program, ready_vm
 from vms.services.rules import wish
+from vms.services.sessions import sessions_of, start_session
 from vms.services.snapshots import (
     clone_vm,
     delete_vm_snapshot,
@@ -49,12 +50,15 @@ __all__ = [
     "new_name",
     "new_vm",
     "read_console",
+    "ready_vm",
     "rename_vm",
     "rename_vm_snapshot",
     "restart_vm",
     "rollback_drive",
     "rollback_vm",
+    "sessions_of",
     "snapshot_vm",
+    "start_session",
     "start_vm",
     "stop_vm",
     "update_vm",
