@@ -19,6 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+TIMEOUT = 300  # seconds for an answer
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Server:
     def _ask(self, request: urllib.request.Request) -> Any:
         token = (self.data_dir / "token").read_text().strip()
         request.add_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=90) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
             return json.load(answer)
 
     def start(self) -> None:

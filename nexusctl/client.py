@@ -25,7 +25,6 @@ from nexusctl.server import Server
 from nexusctl.websocket import Websocket
 
 CONNECT_PATIENCE = 5.0  # seconds to connect
-PATIENCE = 30.0  # seconds for an answer, on top of what the server is asked to wait
 TRANSFER_PATIENCE = 300.0  # seconds without a byte of a file, in either direction
 PAGE = 200
 PIECE = 1 << 20
@@ -70,7 +69,7 @@ class Client:
 
         What is sent is ``body`` as JSON or ``document``, which is YAML.
         """
-        patience = PATIENCE + float((query or {}).get("wait") or 0)
+        patience = self._server.patience + float((query or {}).get("wait") or 0)
         sent = Sent(document.encode(), YAML) if document is not None else _as_json(body)
         with self._open(method, path, query or {}, sent, patience) as response:
             content = response.read()
@@ -86,7 +85,7 @@ class Client:
 
     def text(self, path: str, /, **query: Any) -> str:
         """The answer to a GET of something that is no JSON."""
-        with self._open("GET", path, query, None, PATIENCE) as response:
+        with self._open("GET", path, query, None, self._server.patience) as response:
             return response.read().decode()
 
     def upload(self, path: str, source: BinaryIO, size: int | None, /, **query: Any) -> JSON:
@@ -115,7 +114,9 @@ class Client:
 
     def events(self, after: int) -> Iterator[dict[str, Any]]:
         """Events after number ``after`` as they come, until the stream ends."""
-        with self._open("GET", "/events/stream", {"after": after}, None, PATIENCE) as response:
+        with self._open(
+            "GET", "/events/stream", {"after": after}, None, self._server.patience
+        ) as response:
             for line in response:
                 if line.startswith(b"data: "):
                     yield json.loads(line.removeprefix(b"data: "))
@@ -127,7 +128,7 @@ class Client:
         with closing(connection):
             with self._unreachable():
                 connection.connect()
-                connection.sock.settimeout(PATIENCE)
+                connection.sock.settimeout(self._server.patience)
                 target = f"{self._base}/ws{quote(path)}"
                 socket = Websocket(connection, target, self._headers(None))
                 connection.sock.settimeout(None)  # a program may be silent for hours

@@ -21,6 +21,7 @@ The command line of Nexus: a client of its [HTTP API](api.md).
 It finds the server of this machine and its token in the data directory (`NEXUS_DATA_DIR`,
 by default `$XDG_DATA_HOME/nexus` or `~/.local/share/nexus`). `NEXUS_URL` and `NEXUS_TOKEN`, or
 `--server` and `--token`, name another server; the token of this machine is sent to no other.
+`NEXUS_TIMEOUT` is how many seconds an answer may take (30).
 
 - Wherever a thing is asked for, its name or its ID will do. Lists show both.
 - Data is on stdout; notes, progress and errors are on stderr. `NO_COLOR` is honoured.

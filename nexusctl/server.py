@@ -13,15 +13,20 @@ import click
 from nexusctl.errors import DENIED, UNREACHABLE, Failure
 
 DEFAULT_URL = "http://127.0.0.1:9600"
+PATIENCE = 30.0
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True)
 class Server:
-    """``url`` has no slash at its end."""
+    """``url`` has no slash at its end.
+
+    ``patience`` is how many seconds an answer may take, on top of what the server is asked to wait.
+    """
 
     url: str
     token: str
+    patience: float = PATIENCE
 
 
 def data_dir() -> Path:
@@ -48,7 +53,18 @@ def find_server(url: str = "", token: str = "") -> Server:
             hint="Give one with --token or NEXUS_TOKEN.",
             exit_code=DENIED,
         )
-    return Server(url, token)
+    return Server(url, token, _patience())
+
+
+def _patience() -> float:
+    text = os.environ.get("NEXUS_TIMEOUT") or str(PATIENCE)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86400:
+        raise click.UsageError(f"NEXUS_TIMEOUT is no number of seconds: {text!r}.")
+    return seconds
 
 
 def _host(url: str) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 import psutil
 
 from bench.server import Server
+from tests.firecracker_release import IN_THE_RIG
 
-PATIENCE = 240  # seconds; emulated guests on a busy machine are slow, and no test measures time
+#: Seconds; emulated guests are slow on a busy machine, slower in the rig. No test measures time.
+PATIENCE = 1200 if IN_THE_RIG else 240
 
 
 def wait_for_state(server: Server, ref: str, *states: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from images.formats.ext4_reader import Ext4
 from images.services.kernels import BootFiles as KernelFiles
 from nexus_site.core.errors import Broken, Conflict
 from tests.conformance.conftest import BootFiles
+from tests.conformance.guests import PATIENCE
 from tests.firecracker_release import IN_THE_RIG
 from vms import build_machine
 from vms.hypervisors.base import Handle
@@ -30,7 +31,6 @@ from vms.hypervisors.qemu import Qemu
 
 pytestmark = pytest.mark.live
 
-PATIENCE = 180.0
 
 Until = Callable[[Callable[[], object]], None]
 

@@ -15,7 +15,7 @@ import pytest
 from guest_agent.connection import AgentConnection
 from guest_agent.files import Files
 from nexus_site.core.errors import Conflict, NotFound
-from tests.conformance.guests import copy_disk
+from tests.conformance.guests import PATIENCE, copy_disk
 from vms.hypervisors.base import Disk
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-PATIENCE = 180.0
 SIZE = 24 * 1024 * 1024
 BLOCK = bytes(range(256)) * 1024
 

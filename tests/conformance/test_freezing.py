@@ -12,7 +12,7 @@ import pytest
 from guest_agent.connection import AgentConnection, AgentRefused
 from guest_agent.exec import Execution, ExitStatus, Program
 from images.formats.e2fsprogs import run_tool
-from tests.conformance.guests import copy_disk
+from tests.conformance.guests import PATIENCE, copy_disk
 from vms.hypervisors.base import Disk
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-PATIENCE = 180.0
 INCOMPATIBLE_AT, NEEDS_RECOVERY = 1024 + 0x60, 4  # of an ext4 superblock: a journal to replay
 # Writes each line of its input to a file, and tells that it has.
 WRITER = 'while read word; do echo "$word" >>/srv/log && echo "wrote $word"; done'

@@ -17,7 +17,7 @@ import pytest
 
 from guest_agent.connection import AgentConnection
 from guest_agent.exec import ExitStatus
-from tests.conformance.guests import copy_disk
+from tests.conformance.guests import PATIENCE, copy_disk
 from vms.hypervisors.base import Disk
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="there is no ssh-keygen"),
 ]
 
-PATIENCE = 180.0
 INIT = "/sbin/test-init"
 # What a distribution's init and its services would find.
 INIT_SCRIPT = """\

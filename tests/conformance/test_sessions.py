@@ -17,6 +17,7 @@ from guest_agent.exec import Program, Terminal
 from guest_agent.messages import Configuration, Hello
 from guest_agent.sessions import Attachment, Sessions
 from guest_agent.upgrade import upgrade
+from tests.conformance.guests import PATIENCE
 from tests.firecracker_release import IN_THE_RIG
 from vms.hypervisors.base import Disk
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-PATIENCE = 180.0
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
 
 

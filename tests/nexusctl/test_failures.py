@@ -95,6 +95,19 @@ def test_the_server_of_this_machine_is_found(tmp_path, monkeypatch):
     assert find_server("http://localhost:1/", "nxt_x") == Server("http://localhost:1", "nxt_x")
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("", 30), ("120", 120), ("0.5", 0.5)])
+def test_how_long_an_answer_may_take_is_set(monkeypatch, text, seconds):
+    monkeypatch.setenv("NEXUS_TIMEOUT", text)
+    assert find_server("http://localhost:1", "nxt_x").patience == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
+def test_a_time_that_is_none(nexusctl, monkeypatch, text):
+    monkeypatch.setenv("NEXUS_TIMEOUT", text)
+    done = nexusctl("vm", "list")
+    assert (done.code, "NEXUS_TIMEOUT" in done.err) == (2, True)
+
+
 def test_the_data_directory_follows_xdg(tmp_path, monkeypatch):
     monkeypatch.delenv("NEXUS_DATA_DIR", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
