@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Any
 
 from builds.models import Build, Template, TemplateVersion
@@ -10,7 +11,7 @@ from drives.models import Consistency, Drive, Snapshot
 from images.models import Image, Kernel, Provider, Rootfs, VmmRelease
 from images.services import host_arch, release_dir
 from nexus_site.core.ids import readable_name
-from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
+from vms.models import VM, Attachment, Sample, SnapshotPart, VMSnapshot
 from vms.transitions import record_creation
 
 
@@ -128,6 +129,24 @@ def make_vm_snapshot(vm: VM, **values: Any) -> VMSnapshot:
     VM.objects.filter(pk=vm.pk).update(head=snapshot)
     vm.head = snapshot
     return snapshot
+
+
+def make_sample(vm: VM, **values: Any) -> Sample:
+    """What the VM used in the last five seconds."""
+    defaults: dict[str, Any] = {
+        "at": int(time.time()),
+        "seconds": 5.0,
+        "cpu": 0.25,
+        "memory_used": 100 << 20,
+        "memory_total": 256 << 20,
+        "disk_read": 0.0,
+        "disk_write": 2048.0,
+        "net_rx": 1024.0,
+        "net_tx": 512.0,
+        "vmm_cpu": 0.5,
+        "vmm_memory": 150 << 20,
+    }
+    return Sample.objects.create(vm=vm, **defaults | values)
 
 
 def make_template(**values: Any) -> Template:

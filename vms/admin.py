@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from nexus_site.core.admin import ReadOnlyAdmin
 from vms import services
-from vms.models import VM, Attachment, Boot, SnapshotPart, Transition, VMSnapshot
+from vms.models import VM, Attachment, Boot, Sample, SnapshotPart, Transition, VMSnapshot
 
 
 @admin.register(VM)
@@ -124,3 +124,14 @@ class BootAdmin(ReadOnlyAdmin):
     search_fields = ("vm__name",)
     search_ids = ("pk", "vm_id")
     ordering = ("-created_at",)
+
+
+@admin.register(Sample)
+class SampleAdmin(ReadOnlyAdmin):
+    list_display = ("number", "vm", "at", "thinned", "cpu", "memory_used", "vmm_cpu", "vmm_memory")
+    list_filter = ("thinned",)
+    list_select_related = ("vm",)
+    search_fields = ("vm__name",)
+    search_ids = ("vm_id",)
+    ordering = ("-number",)
+    show_full_result_count = False

@@ -22,6 +22,7 @@ from tests.factories import (
     make_kernel,
     make_release,
     make_rootfs,
+    make_sample,
     make_template,
     make_vm,
     make_vm_snapshot,
@@ -50,7 +51,8 @@ def act(client: Client, model: type[Model], action: str, *rows: Any, **more: str
 
 @pytest.fixture
 def everything(db: None) -> None:
-    make_vm_snapshot(make_ready_vm(name="hello"))
+    vm = make_ready_vm(name="hello")
+    make_vm_snapshot(vm), make_sample(vm)
     make_build(), make_kernel(), make_release(), make_operation(), auth.create_token("ci", "read")
     auth.sign_in_link("http://testserver")
 

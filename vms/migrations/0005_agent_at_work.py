@@ -210,7 +210,7 @@ class Migration(migrations.Migration):
             name="Sample",
             fields=[
                 ("number", models.BigAutoField(primary_key=True, serialize=False)),
-                ("at", models.DateTimeField()),
+                ("at", models.BigIntegerField(help_text="Seconds since the epoch.")),
                 ("seconds", models.FloatField()),
                 ("thinned", models.BooleanField(default=False, help_text="Many samples in one.")),
                 ("cpu", models.FloatField(null=True)),
@@ -233,6 +233,7 @@ class Migration(migrations.Migration):
                 (
                     "vm",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="samples",
                         to="vms.vm",

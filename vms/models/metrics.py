@@ -10,13 +10,19 @@ from vms.models.vms import VM
 class Sample(models.Model):
     """What one VM used in the ``seconds`` before ``at``. Null: not known.
 
-    A share is 0 to 1 of all the guest's processors, or of one of the host's; rates are bytes
-    in a second.
+    ``cpu`` is a share, 0 to 1, of all the guest's processors, ``vmm_cpu`` of one of the host's;
+    rates are bytes in a second. There are many rows: ``at`` is a number because that is a third of
+    the size of a time, and every database can divide it into slots.
     """
 
     number = models.BigAutoField(primary_key=True)
-    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="samples")
-    at = models.DateTimeField()
+    vm = models.ForeignKey(
+        VM,
+        on_delete=models.CASCADE,
+        related_name="samples",
+        db_index=False,  # the index below begins with it
+    )
+    at = models.BigIntegerField(help_text="Seconds since the epoch.")
     seconds = models.FloatField()
     thinned = models.BooleanField(default=False, help_text="Many samples in one.")
     cpu = models.FloatField(null=True)
