@@ -40,7 +40,7 @@ from vms.hypervisors.qemu import Qemu
 ALPINE_MIB = 512
 SLOTS = count(1)
 LOGS = ("console.log", "vmm.log", "metrics.log")
-RECORDS = ("launch.json", "monitor.json", "exit.json")
+RECORDS = ("launch.json", "monitor.json", "exit.json", "metrics.json")
 KEPT = {*LOGS, *(f"{log}.1" for log in LOGS), *(f"{log}.dropped" for log in LOGS), *RECORDS}
 ALPINE_ID = UUID(int=1)
 

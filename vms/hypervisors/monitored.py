@@ -29,7 +29,8 @@ RECORD_SECONDS = 5.0
 POLL_SECONDS = 0.005
 LAST_BYTES, LAST_LINES = 8000, 20
 
-RECORDS = ("launch.json", "monitor.json", "exit.json")
+METRICS = "metrics.json"  # written by drivers whose VMMs tell what they count piece by piece
+RECORDS = ("launch.json", "monitor.json", "exit.json", METRICS)
 UNSEEN = Exit(None, None, None)
 
 

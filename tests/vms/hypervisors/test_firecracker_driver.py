@@ -347,16 +347,42 @@ def flush(log: Path, *lines: str) -> Callable[[], None]:
     return write
 
 
-def test_metrics_are_the_last_whole_line(tmp_path: Path) -> None:
+def test_metrics_are_the_sums_of_what_each_flush_tells(tmp_path: Path) -> None:
     log = tmp_path / metrics.LOG
-    log.write_text('{"n": 1}\n')
-    assert metrics.read(tmp_path, flush(log, '{"n": 2}\n', '{"n": 3')) == {"n": 2}
+    lines = ['{"n": 1, "d": {"r": 5}, "start_us": 70, "x": "a"}', '{"n": 0, "d": {"r": 2, "w": 1}}']
+    log.write_text(f"{lines[0]}\n")
+    assert metrics.read(tmp_path, flush(log, f"{lines[1]}\n", '{"n": 3')) == {
+        "n": 1,
+        "d": {"r": 7, "w": 1},
+        "start_us": 70,
+        "x": "a",
+    }
+    more = metrics.read(tmp_path, flush(log, ', "start_us": 0}\n'))
+    assert (more["n"], more["start_us"]) == (4, 70)
+    assert metrics.read(tmp_path, flush(log, "nonsense\n")) == more
 
 
 def test_metrics_survive_the_log_s_rotation(tmp_path: Path) -> None:
-    (tmp_path / f"{metrics.LOG}.1").write_text('{"n": 1}\n{"n": ')
     log = tmp_path / metrics.LOG
-    assert metrics.read(tmp_path, flush(log, '2}\n{"n":')) == {"n": 2}
+    log.write_text('{"n": 1}\n{"n": ')
+    assert metrics.read(tmp_path, flush(log, "")) == {"n": 1}
+    log.rename(tmp_path / f"{metrics.LOG}.1")
+    assert metrics.read(tmp_path, flush(log, '2}\n{"n":')) == {"n": 3}
+    (tmp_path / f"{metrics.LOG}.dropped").write_text("15")
+    log.rename(tmp_path / f"{metrics.LOG}.1")
+    assert metrics.read(tmp_path, flush(log, "4}\n")) == {"n": 7}
+
+
+def test_metrics_of_a_launch_begin_with_it(tmp_path: Path) -> None:
+    (tmp_path / f"{metrics.LOG}.1").write_text('{"n": 100}\n')
+    log = tmp_path / metrics.LOG
+    assert metrics.read(tmp_path, flush(log, '{"n": 1}\n')) == {"n": 1}
+
+
+def test_a_vmm_that_was_taken_over_does_not_fill_the_record(tmp_path: Path) -> None:
+    log = tmp_path / metrics.LOG
+    many = json.dumps({f"n{number}": 1 for number in range(20_000)})
+    assert metrics.read(tmp_path, flush(log, f"{many}\n")) == {}
 
 
 def test_there_are_no_metrics_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
