@@ -111,6 +111,12 @@ class Channel:
             rest = rest[len(piece) :]
             await self._send(Kind.STDIN, bytes(piece))
 
+    async def drain(self) -> None:
+        """Wait until the program has taken all input, or nobody takes any more."""
+        while self._window < INPUT_WINDOW and not self._over:
+            self._widened.clear()
+            await self._widened.wait()
+
     async def write_eof(self) -> None:
         """The end of the program's input; on a terminal the key for it. At most once."""
         await self._send(Kind.STDIN, b"")

@@ -20,7 +20,10 @@ from nexus_site.core.schemas import ChangeQuery, OperationOut, Page, Plan, TextP
 from vms import queries, services
 from vms.console import ConsolePage
 from vms.exec_api import router as exec_router
+from vms.files_api import router as files_router
+from vms.metrics_api import router as metrics_router
 from vms.models import VM
+from vms.provisioning_api import router as provisioning_router
 from vms.schemas import (
     AttachDrive,
     BalloonVM,
@@ -34,11 +37,18 @@ from vms.schemas import (
     VMOut,
     VMState,
 )
+from vms.sessions_api import router as sessions_router
 from vms.snapshots_api import router as snapshots_router
+from vms.upgrades_api import router as upgrades_router
 
 router = Router(tags=["VMs"])
 router.add_router("", snapshots_router)
+router.add_router("", upgrades_router)
 router.add_router("", exec_router)
+router.add_router("", provisioning_router)
+router.add_router("", metrics_router)
+router.add_router("", sessions_router)
+router.add_router("", files_router)
 drive_router = Router(tags=["drives"])
 
 PLUGGED = {200: DriveOut | OperationOut | Plan, 202: OperationOut}
@@ -78,7 +88,8 @@ def get_vm(request: HttpRequest, ref: str) -> VM:
 def update_vm(
     request: HttpRequest, ref: str, data: UpdateVM, query: Query[ChangeQuery]
 ) -> HttpResponse:
-    """Rename a VM; change what it is like while it is at rest, its hypervisor at any time."""
+    """Rename a VM; change what it is like while it is at rest, and at any time its hypervisor
+    and what is done when it ends or does not answer."""
     vm = resolve(VM.objects.all(), ref)
 
     @transaction.atomic

@@ -75,13 +75,10 @@ class ExecIn(ProgramIn):
         "text", description="How stdout and stderr are given; text replaces what is no UTF-8."
     )
 
+    detach: bool = Field(False, description="Start it as a session, which lives on by itself.")
+
     def stdin_bytes(self) -> bytes | None:
-        if self.stdin is None or self.stdin_encoding == "text":
-            return None if self.stdin is None else self.stdin.encode("utf-8", "surrogatepass")
-        try:
-            return base64.b64decode(self.stdin, validate=True)
-        except binascii.Error:
-            raise Invalid("stdin is not base64.", code="bad-stdin") from None
+        return None if self.stdin is None else decoded(self.stdin, self.stdin_encoding)
 
 
 class ExecSocketIn(ProgramIn):
@@ -111,3 +108,13 @@ class ExecOut(ExitOut):
     stderr: str
     stdout_truncated: bool = Field(..., description="There was more than 1 MiB; this is its start.")
     stderr_truncated: bool
+
+
+def decoded(text: str, encoding: str) -> bytes:
+    """Input as the API takes it; ``Invalid`` for what is no base64."""
+    if encoding == "text":
+        return text.encode("utf-8", "surrogatepass")
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise Invalid("The input is not base64.", code="bad-stdin") from None

@@ -26,7 +26,7 @@ class SessionConsumer(ProgramConsumer[Attachment]):
         if wanted.start is not None:
             started = await services.start_session(vm, session_id, wanted.program())
             self._existing = started.existing
-        look = await services.sessions_of(vm).attach(session_id, wanted.offset)
+        look = await services.look_at_session(vm, session_id, wanted.offset)
         if wanted.rows and wanted.cols:
             await look.resize(wanted.rows, wanted.cols)
         return look

@@ -11,6 +11,9 @@ BODIES = {
     "read_image_file": {"path": "/"},
     "attach_drive": {"vm": "hello"},
     "exec_program": {"argv": ["true"]},
+    "start_session": {"argv": ["true"]},
+    "signal_session": {"signal": "INT"},
+    "type_into_session": {"data": "x"},
     "update_vm": {"name": "other"},
     "create_vm": {"image": "nope"},
     "balloon_vm": {"mem_size_mib": 64},
@@ -55,7 +58,8 @@ class Route(NamedTuple):
         return self.method in UNSAFE
 
     def on(self, ref: str) -> str:
-        return self.path.replace("{ref}", ref).replace("{number}", "1")
+        path = self.path.replace("{ref}", ref).replace("{number}", "1")
+        return path.replace("{session}", "main")
 
 
 def all_routes() -> list[Route]:

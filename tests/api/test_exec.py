@@ -18,10 +18,10 @@ from guest_agent.headers import encode_header, read_header
 from guest_agent.yamux import Stream
 from nexus_site.core import auth
 from nexus_site.core.errors import Retryable
-from nexus_site.core.models import Event
+from nexus_site.core.models import Event, Token
 from tests.factories import make_vm
 from tests.vms.fake_agents import PATIENCE, World, begin, end, say, take
-from vms import exec_api
+from vms import program_streams
 from vms.gateway import SOCKET
 from vms.models import VM
 from vms.states import State
@@ -128,7 +128,7 @@ async def test_history_says_who_ran_what_and_no_secret(world: World, vm: VM, pos
 async def test_more_output_than_an_answer_holds_is_cut(
     world: World, vm: VM, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exec_api, "MAX_OUTPUT", 10)
+    monkeypatch.setattr(program_streams, "MAX_OUTPUT", 10)
 
     async def much(stream: Stream) -> None:
         await begin(stream)
@@ -256,7 +256,7 @@ async def test_a_stream_that_cannot_begin_is_a_problem(world: World, vm: VM, pos
 async def test_silence_is_filled_and_a_revoked_token_ends_it(
     world: World, vm: VM, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exec_api, "KEEP_ALIVE", 0.05)
+    monkeypatch.setattr(program_streams, "KEEP_ALIVE", 0.05)
     over = asyncio.Event()
 
     async def silent(stream: Stream) -> None:
@@ -272,6 +272,8 @@ async def test_silence_is_filled_and_a_revoked_token_ends_it(
     async with asyncio.timeout(PATIENCE):
         assert (await anext(pieces)).startswith(b"event: started")
         assert await anext(pieces) == b": alive\n\n"
-        await auth.Token.objects.all().adelete()
-        assert [piece async for piece in pieces if piece != b": alive\n\n"] == []
+        await Token.objects.all().adelete()
+        (last,) = [piece async for piece in pieces if piece != b": alive\n\n"]
+        assert last.startswith(b"event: error\ndata: ")
+        assert b'"status": 401' in last
         await over.wait()

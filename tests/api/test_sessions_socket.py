@@ -249,7 +249,7 @@ async def test_a_greeting_that_is_none(
 
 async def test_a_session_that_is_not_there(agent: RealAgent, secret: str) -> None:
     async with Look(secret) as look:
-        assert await look.fails() == ("not-in-guest", 4404)
+        assert await look.fails() == ("session-not-found", 4404)
 
 
 async def test_a_name_that_no_session_can_have(agent: RealAgent, secret: str) -> None:
