@@ -10,8 +10,10 @@ people by ``printable``. What tricks a path plays it plays inside the guest.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self, TypeVar
 
 from guest_agent.calls import AgentCalls
@@ -136,12 +138,12 @@ class Files:
         """The files of a directory whose names come after ``after``, at most ``limit`` (1000)."""
         header = {"op": "list", "path": _path(path), "after": after, "limit": limit}
         with explained():
-            reply, records = await self._connection.records(header, MAX_PAGE, timeout)
+            reply, records = await self._connection.records(header, limit, timeout)
         with self._connection.checking():
             present = (record for record in records if record.get("type") != "gone")
-            return Page(
-                tuple(FileInfo.parse(record) for record in present), bool(reply.get("more"))
-            )
+            files = tuple(FileInfo.parse(record) for record in present)
+            _check_order([after, *(file.name for file in files)])
+            return Page(files, more=reply.get("more") is True)
 
     async def read(
         self, path: str, *, offset: int = 0, length: int | None = None, timeout: float = 30
@@ -290,6 +292,13 @@ async def _in_time(work: Awaitable[T]) -> T:
         raise Retryable(
             f"The VM took or gave no bytes for {STALL:g} s.", code="agent-timeout"
         ) from None
+
+
+def _check_order(names: list[str]) -> None:
+    """Names that go on: else one could ask for the next page for ever."""
+    keys = [os.fsencode(name) for name in names]
+    if any(later <= earlier for earlier, later in pairwise(keys)):
+        raise ProtocolError("it listed names in no order")
 
 
 def _path(path: str) -> str:

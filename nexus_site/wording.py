@@ -85,6 +85,8 @@ _SHAPE = {
     "disk_mib_s": "disks {} MiB/s",
     "disk_iops": "disks {} IOPS",
     "network_mib_s": "network {} MiB/s",
+    "restart_policy": "restart policy {}",
+    "unreachable_action": "unreachable action {}",
 }
 
 
@@ -114,6 +116,11 @@ def _vm_snapshot(what: str) -> Callable[[dict[str, Any]], str]:
     return lambda data: f"snapshot {data.get('snapshot_name', '')} {what}"
 
 
+def _files_changed(data: dict[str, Any]) -> str:
+    text = f"{data.get('action', 'changed')} “{data.get('path', '?')}”"
+    return f"{text} to “{data['to']}”" if "to" in data else text
+
+
 def _template_changed(data: dict[str, Any]) -> str:
     return f"has version {data['version']} now" if "version" in data else "was described anew"
 
@@ -129,7 +136,14 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "vm.session": lambda data: (
         f"started “{data.get('program', '?')}” as session {data.get('session', '?')}"
     ),
+    "vm.files": _files_changed,
     "vm.settled": "its init is through",
+    "vm.restart_planned": lambda data: (
+        f"will start again in {data.get('seconds', 0):.0f} s, attempt {data.get('attempt', '?')}"
+    ),
+    "vm.restart_cancelled": "will not start again by itself",
+    "vm.clock_corrected": lambda data: f"had its clock set: it was {data.get('drift', '?')}",
+    "vm.agent_upgraded": lambda data: f"has agent {data.get('version', '?')} now",
     "vm.snapshot_created": _vm_snapshot("was begun"),
     "vm.snapshot_ready": _vm_snapshot("was taken"),
     "vm.snapshot_renamed": lambda data: (

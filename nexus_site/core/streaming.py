@@ -1,4 +1,4 @@
-"""Answers that are made piece by piece, in constant memory."""
+"""Answers that are made, and uploads that are taken, piece by piece, in constant memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from urllib.parse import quote
 
 from asgiref.sync import sync_to_async
-from django.http import StreamingHttpResponse
+from django.http import HttpRequest, StreamingHttpResponse
+
+BODY = "nexus.body"  # in the scope of a request whose body is still coming
+PIECE = 1 << 20
 
 
 class Download(StreamingHttpResponse):
@@ -28,3 +31,17 @@ class Download(StreamingHttpResponse):
         following = sync_to_async(lambda: next(pieces, None), thread_sensitive=False)
         while (piece := await following()) is not None:
             yield piece
+
+
+async def incoming(request: HttpRequest) -> AsyncIterator[bytes]:
+    """The body of a request as it comes: who sends it waits for who takes it.
+
+    Raises ``Retryable`` where it breaks off.
+    """
+    body: AsyncIterator[bytes] | None = getattr(request, "scope", {}).get(BODY)
+    if body is None:  # it has come already, as in front of other servers than Nexus's own
+        while data := request.read(PIECE):
+            yield data
+        return
+    async for data in body:
+        yield data
