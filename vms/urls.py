@@ -1,7 +1,7 @@
 from django.urls import path
 
 from vms import views
-from vms.views import snapshots
+from vms.views import metrics, snapshots, terminal
 
 app_name = "vms"
 urlpatterns = [
@@ -15,9 +15,12 @@ urlpatterns = [
     path("images/import/", views.import_image, name="import-image"),
     path("vms/<str:ref>/", views.detail, name="detail"),
     path("vms/<str:ref>/console.log", views.console_text, name="console"),
+    path("vms/<str:ref>/terminal/", terminal.terminal, name="terminal"),
+    path("vms/<str:ref>/metrics/", metrics.metrics_page, name="metrics"),
     path("vms/<str:ref>/start/", views.start, name="start"),
     path("vms/<str:ref>/stop/", views.stop, name="stop"),
     path("vms/<str:ref>/restart/", views.restart, name="restart"),
+    path("vms/<str:ref>/agent-upgrade/", views.upgrade_agent, name="upgrade-agent"),
     path("vms/<str:ref>/rename/", views.rename, name="rename"),
     path("vms/<str:ref>/change/", views.change, name="change"),
     path("vms/<str:ref>/delete/", views.delete, name="delete"),

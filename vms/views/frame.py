@@ -9,16 +9,23 @@ from django.urls import reverse
 
 from drives.models import Drive, Snapshot
 from drives.trees import tree
+from nexus_site.core.htmx import Request
 from nexus_site.core.ids import resolve
 from nexus_site.core.operations import open_operations
+from nexus_site.core.terminal import plain_text
 from vms import queries
+from vms.console import read_console
 from vms.forms import RenameForm
 from vms.models import VM, Boot, VMSnapshot
 from vms.states import WITH_VMM
 
 FRAME_FRAGMENTS = ("vms/_header.html", "vms/_dialogs.html")
 #: The pages: the name of the URL, and what the tab says.
-TABS = (("vms:detail", "Overview"),)
+TABS = (
+    ("vms:detail", "Overview"),
+    ("vms:terminal", "Terminal"),
+    ("vms:metrics", "Metrics"),
+)
 
 
 def frame(ref: str, current: str) -> dict[str, Any]:
@@ -46,6 +53,14 @@ def with_launch(rows: QuerySet[VM]) -> QuerySet[VM]:
     """``rows`` with ``launched_at``: when the VMM that runs now was launched, or None."""
     running = Boot.objects.filter(vm=OuterRef("pk"), ended_at=None).order_by("-number")
     return rows.annotate(launched_at=Subquery(running.values("launched_at")[:1]))
+
+
+def console_end(request: Request, vm: VM) -> dict[str, Any] | None:
+    """The end of the console for the first view of a page; fragments do without."""
+    if request.htmx:
+        return None
+    end = read_console(vm)
+    return {"text": plain_text(end.text), "next": end.next_offset}
 
 
 def _tabs(vm: VM, current: str) -> list[dict[str, Any]]:

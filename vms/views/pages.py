@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from django.db.models import QuerySet
 from django.http import HttpResponse
@@ -13,12 +13,12 @@ from nexus_site.core.ids import resolve
 from nexus_site.core.listing import Column, Listing
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operations
-from nexus_site.core.terminal import plain_text
 from vms import queries, services
 from vms.choice import expectation
 from vms.models import VM, Transition
+from vms.services.metrics import usage_of, with_usage
 from vms.states import State
-from vms.views.frame import FRAME_FRAGMENTS, frame, with_launch
+from vms.views.frame import FRAME_FRAGMENTS, console_end, frame, with_launch
 
 COLUMNS = {
     "name": Column("Name", "name"),
@@ -37,6 +37,7 @@ LIST_FRAGMENTS = ("vms/_table.html",)
 DETAIL_FRAGMENTS = (
     *FRAME_FRAGMENTS,
     "vms/_now.html",
+    "vms/_usage.html",
     "vms/_facts.html",
     "vms/_snapshots.html",
     "vms/_history.html",
@@ -51,7 +52,7 @@ DETAIL_FRAGMENTS = (
 @page()
 def vm_list(request: Request) -> HttpResponse:
     """VMs, and above them those that are being set up."""
-    rows = with_launch(queries.vm_list())
+    rows = with_usage(with_launch(queries.vm_list()))
     listing = Listing(request, rows, columns=COLUMNS, sort="-created", states=State.values)
     context = {"area": "vms", "listing": listing, "setting_up": _setting_up(listing)}
     return render_page(request, "vms/list.html", context, fragments=LIST_FRAGMENTS)
@@ -65,12 +66,13 @@ def detail(request: Request, ref: str) -> HttpResponse:
     vm = context["vm"]
     boots = list(vm.boots.all())
     context |= {
+        "usage": partial(usage_of, vm),
         "boot": boots[0] if boots else None,
         "boots": boots[:8],
         "history": History(vm),
         "operations": _operations_of(vm)[:8],
         "next_start": expectation(vm.hypervisor),
-        "console_page": _console(request, vm),
+        "console_page": console_end(request, vm),
         "no_plug": _why_no_plug(vm),
     }
     return render_page(request, "vms/detail.html", context, fragments=DETAIL_FRAGMENTS)
@@ -103,14 +105,6 @@ def _why_no_plug(vm: VM) -> str:
     """Why no drive can come or go now; empty when one can."""
     problem = services.hotplug_problem(vm)
     return f"No drive can come or go now. {problem}" if problem else ""
-
-
-def _console(request: Request, vm: VM) -> dict[str, Any] | None:
-    """The end of the console for the first view of the page; fragments do without."""
-    if request.htmx:
-        return None
-    end = services.read_console(vm)
-    return {"text": plain_text(end.text), "next": end.next_offset}
 
 
 class History:
