@@ -16,7 +16,7 @@
   const RETRY_FIRST = 300; // ms between two tries
   const RETRY_MOST = 10_000;
   const REDRAW_AFTER = 100; // ms
-  const DONE = 1000; // close codes; 4000 and more are those of HTTP
+  const [DONE, LOST] = [1000, 1006]; // close codes; 4000 and more are those of HTTP
   const SESSION_GONE = 4404;
   const PASSING = new Set([4409, 4429, 4500, 4503]); // problems that may be over at the next try
   const LASTING = new Set(["agent-outdated"]); // unless they have this code
@@ -81,6 +81,9 @@
 
     resize(size) { if (this.#tty) this.#tell({ type: "resize", ...size }); }
     signal(name) { this.#tell({ type: "signal", signal: name }); }
+
+    // The network is gone: the socket would notice much later.
+    drop() { if (this.#socket) this.#closed({ code: LOST }); }
 
     // The agent does not know the session any more.
     lose() { if (!this.over) this.#end("gone"); }

@@ -8,6 +8,8 @@
   const KILL_AFTER = 3000; // ms that a program has to end when its terminal goes
   const KEYS = { escape: "\x1b", tab: "\t", left: "\x1b[D", down: "\x1b[B", up: "\x1b[A", right: "\x1b[C" };
 
+  const SIGNALS = { 1: "HUP", 2: "INT", 3: "QUIT", 6: "ABRT", 9: "KILL", 11: "SEGV", 13: "PIPE", 15: "TERM" };
+
   const $ = (selector, root = document) => root.querySelector(selector);
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 
@@ -35,7 +37,7 @@
   }
 
   function howItEnded({ code, signal, timed_out: late }) {
-    const how = signal ? `by signal ${signal}` : `with exit code ${code}`;
+    const how = signal ? `by signal ${signal}${SIGNALS[signal] ? `, ${SIGNALS[signal]}` : ""}` : `with exit code ${code}`;
     return `The program ended ${how}${late ? ": its time was over" : ""}.`;
   }
 
@@ -121,6 +123,7 @@
     }
 
     wake() { this.#link?.connect(); }
+    drop() { this.#link?.drop(); }
 
     // The guest has answered, and does not know it.
     lose() { if (this.#link?.begun) this.#link.lose(); }
@@ -255,7 +258,7 @@
     const going = [...tabs.values()].filter((tab) => !tab.over);
     const wanted = location.hash.slice(1);
     if (wanted === CONSOLE && (first || going.length)) select(CONSOLE);
-    else if (!going.length && !tabs.has(wanted)) newShell();
+    else if (!going.length && !(first && tabs.has(wanted))) newShell();
     else if (!going.some((tab) => tab.id === current())) {
       select(tabs.has(wanted) ? wanted : going.at(-1).id);
     }
@@ -345,6 +348,8 @@
     else if (!button.closest(".terminal-tab, .terminal-note")) tools[button.dataset.do]?.();
   });
 
+  document.getElementById(`tab-${CONSOLE}`).addEventListener("click", () => select(CONSOLE));
+
   row.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!by || !event.target.matches("[role=tab]")) return;
@@ -371,6 +376,7 @@
 
   const wakeAll = () => { for (const tab of tabs.values()) tab.wake(); };
   addEventListener("online", wakeAll);
+  addEventListener("offline", () => { for (const tab of tabs.values()) tab.drop(); });
   document.addEventListener("visibilitychange", () => document.hidden || wakeAll());
   document.addEventListener("htmx:after:swap", follow);
   if (!navigator.clipboard?.readText) $("[data-do=paste]", root)?.remove(); // browsers refuse it
