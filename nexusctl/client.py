@@ -7,7 +7,8 @@ library takes longer than most calls do.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import select
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from http.client import (
     HTTPConnection,
@@ -36,9 +37,10 @@ JSON = Any
 
 
 class Sent(NamedTuple):
-    """The body of a request; a file is read as it is sent, of ``size`` bytes or to its end."""
+    """The body of a request; a file or its pieces are read as they are sent, of ``size`` bytes or
+    to the end."""
 
-    content: bytes | BinaryIO
+    content: bytes | BinaryIO | Iterable[bytes]
     type: str
     size: int | None = None
 
@@ -104,6 +106,18 @@ class Client:
                 raise IncompleteRead(b"", response.length)
         return done
 
+    @contextmanager
+    def reading(self, path: str, /, **query: Any) -> Iterator[HTTPResponse]:
+        """The answer to a GET, to be read as it comes."""
+        with self._open("GET", path, query, None, TRANSFER_PATIENCE) as response:
+            yield response
+
+    def put(self, path: str, pieces: Iterable[bytes], size: int | None, /, **query: Any) -> JSON:
+        """The answer to a PUT of ``pieces``, ``size`` bytes together (None: nobody knows)."""
+        sent = Sent(pieces, "application/octet-stream", size)
+        with self._open("PUT", path, query, sent, TRANSFER_PATIENCE) as response:
+            return json.loads(response.read())
+
     def pages(self, path: str, /, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, page after page."""
         cursor = ""
@@ -143,11 +157,12 @@ class Client:
         with closing(connection), self._unreachable():
             connection.connect()
             connection.sock.settimeout(patience)
-            connection.request(
+            _send(
+                connection,
                 method,
                 f"{self._base}/v1{quote(path)}{_query_string(query)}",
-                body=sent.content if sent else None,
-                headers=self._headers(sent),
+                sent.content if sent else None,
+                self._headers(sent),
             )
             with connection.getresponse() as response:
                 if response.status >= 400:
@@ -178,6 +193,40 @@ class Client:
             if sent.size is not None:
                 headers["Content-Length"] = str(sent.size)
         return headers
+
+
+class _AnsweredEarly(Exception):
+    """The server has said something before it has all."""
+
+
+def _send(
+    connection: HTTPConnection,
+    method: str,
+    target: str,
+    content: Any,
+    headers: dict[str, str],
+) -> None:
+    """Send a request. A server that refuses what is still coming is listened to at once."""
+    if content is not None and not isinstance(content, bytes) and not hasattr(content, "read"):
+        content = _until_answered(connection, content)
+    try:
+        connection.request(method, target, body=content, headers=headers)
+    except _AnsweredEarly:
+        pass
+    except ConnectionError:
+        if not _answered(connection):
+            raise
+
+
+def _until_answered(connection: HTTPConnection, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if _answered(connection):
+            raise _AnsweredEarly
+        yield piece
+
+
+def _answered(connection: HTTPConnection) -> bool:
+    return bool(select.select([connection.sock], [], [], 0)[0])
 
 
 def _as_json(body: JSON) -> Sent | None:

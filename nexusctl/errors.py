@@ -20,11 +20,18 @@ class Failure(click.ClickException):
     """Ends the command with a message on stderr and an exit code."""
 
     def __init__(
-        self, text: str, *, detail: str = "", hint: str = "", exit_code: int = FAILED
+        self,
+        text: str,
+        *,
+        detail: str = "",
+        hint: str = "",
+        exit_code: int = FAILED,
+        code: str = "",
     ) -> None:
         super().__init__(text)
         self.detail = detail
         self.hint = hint
+        self.code = code  # of the problem document
         self.exit_code = exit_code  # type: ignore[misc]  # click itself sets it so
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -42,6 +49,7 @@ class Failure(click.ClickException):
             detail=problem.get("evidence", ""),
             hint=problem.get("hint", ""),
             exit_code=BY_STATUS.get(status, FAILED),
+            code=problem.get("code", ""),
         )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -14,6 +15,7 @@ from nexus_site.core.errors import Invalid, Retryable
 from nexus_site.core.text import visible
 from vms.services.files import version_of
 
+MAX_LINKS = 40
 RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 
 
@@ -35,10 +37,19 @@ async def file_answer(request: HttpRequest, files: Files, path: str) -> HttpResp
 
 
 async def archive_answer(files: Files, path: str, name: str | None) -> HttpResponseBase:
-    """A file or a directory as an archive."""
-    download = await files.read_tar(path, name=name)
+    """A file or a directory as an archive; symbolic links at the end of ``path`` are followed."""
+    download = await files.read_tar(await _followed(files, path), name=name)
     response = _streamed(download, aiter(download))
     return _kept(response, f"{visible(download.info.name).strip('/') or 'root'}.tar")
+
+
+async def _followed(files: Files, path: str) -> str:
+    for _ in range(MAX_LINKS):
+        info = await files.stat(path)
+        if info.type != "link":
+            return path
+        path = posixpath.join(posixpath.dirname(path.rstrip("/")), info.target or "")
+    raise Invalid("Too many symbolic links lead on from there.", code="too-many-links")
 
 
 def wanted_range(request: HttpRequest, info: FileInfo) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from nexusctl.app import (
 )
 from nexusctl.commands import vm_snapshots
 from nexusctl.commands.shortcuts import add_shortcuts
+from nexusctl.commands.vm_cp import cp, ls
 from nexusctl.commands.vm_exec import exec_
 from nexusctl.commands.vm_shape import changed_shape_options, new_shape_options
 from nexusctl.formatting import ago, mib, moment, seconds, size, when
@@ -83,6 +84,8 @@ add_shortcuts(vm, "vm", "rootfs", "template", "image")
 for command in vm_snapshots.COMMANDS:
     vm.add_command(command)
 vm.add_command(exec_)
+vm.add_command(cp)
+vm.add_command(ls)
 
 
 @vm.command()

@@ -59,7 +59,7 @@ def test_somebody_else_on_the_port(server, nexusctl):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["vm", "lst"], "No such command 'lst'. Did you mean 'list'?"),
+        (["vm", "lisst"], "No such command 'lisst'. Did you mean 'list'?"),
         (["drvie", "list"], "Did you mean one of: 'drive', 'provider'?"),
         (["vm", "start"], "Missing argument 'VM'."),
         (["vm", "list", "--jsn"], "No such option '--jsn'. Did you mean '--json'?"),
