@@ -54,8 +54,11 @@ class NexusSettings(BaseSettings):
     agent_ready_timeout: float = Field(default=180.0, gt=0)
     heartbeat_interval: float = Field(default=5.0, gt=0)
     heartbeat_timeout: float = Field(default=15.0, gt=0)
+    metrics_full_hours: float = Field(default=48.0, gt=0)
+    metrics_days: float = Field(default=30.0, gt=0)
     reconcile_interval: float = Field(default=10.0, gt=0)
     shutdown_timeout: float = Field(default=30.0, gt=0)
+    script_timeout: float = Field(default=600.0, gt=0, le=1500)
     image_size_mib: int = Field(default=8192, ge=64)
     hypervisor: Literal["auto", "firecracker", "qemu"] = "auto"
     kvm_trial_seconds: float = Field(default=10.0, gt=0)
@@ -164,19 +167,15 @@ DATABASES: dict[str, Any] = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# ``immediate`` is off whatever DEBUG is: jobs belong to the worker. ``max_delay`` bounds
-# how long an idle server waits before it picks a job up (a look is one indexed SELECT).
+# ``immediate`` is off whatever DEBUG is: jobs belong to the worker.
 HUEY: dict[str, Any] = {
     "name": "nexus",
-    "huey_class": "huey.RedisHuey" if NEXUS.redis_url else "huey.SqliteHuey",
+    "huey_class": "huey.RedisHuey" if NEXUS.redis_url else "nexus_site.job_queue.WakingHuey",
     "immediate": False,
     "results": False,
     "consumer": {
         "workers": NEXUS.workers,
         "worker_type": "thread",
-        "initial_delay": 0.02,
-        "max_delay": 0.04,
-        "backoff": 1.15,
         "check_worker_health": True,
     },
 }
