@@ -54,16 +54,21 @@ def _sections() -> Iterator[str]:
     context = click.Context(cli, info_name="nexusctl")
     for name, command in sorted(cli.commands.items()):
         yield f"## {name}\n"
-        if isinstance(command, click.Group):
-            yield f"{command.help}\n"
-            group = click.Context(command, info_name=name, parent=context)
-            for subname, subcommand in sorted(command.commands.items()):
-                yield f"### {name} {subname}\n"
-                yield _command(subcommand, click.Context(subcommand, group, info_name=subname))
-        else:
-            yield _command(command, click.Context(command, context, info_name=name))
+        yield from _section(command, click.Context(command, context, info_name=name), name)
     yield "## Other names\n"
     yield "\n".join(f"- `{alias}`: {name}" for alias, name in sorted(ALIASES.items())) + "\n"
+
+
+def _section(command: click.Command, context: click.Context, title: str) -> Iterator[str]:
+    """One command; a group's own commands are its subsections."""
+    if not isinstance(command, click.Group):
+        yield _command(command, context)
+        return
+    yield f"{command.help}\n"
+    for name, subcommand in sorted(command.commands.items()):
+        yield f"### {title} {name}\n"
+        subcontext = click.Context(subcommand, context, info_name=name)
+        yield from _section(subcommand, subcontext, f"{title} {name}")
 
 
 def _command(command: click.Command, context: click.Context) -> str:

@@ -7,8 +7,10 @@ double the time that the command takes to start.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
+import socket
 import struct
 from http.client import HTTPConnection, HTTPException
 from typing import BinaryIO, NamedTuple
@@ -45,6 +47,15 @@ class Websocket:
             head = struct.pack(">BBQ", 0x80 | kind, 0xFF, size)
         mask = os.urandom(4)
         self._sock.sendall(head + mask + _masked(data, mask))
+
+    def lose_after(self, silence: float) -> None:
+        """From now on it is ``TimeoutError`` when nothing comes for so many seconds."""
+        self._sock.settimeout(silence)
+
+    def shut(self) -> None:
+        """End it at once, whichever thread receives."""
+        with contextlib.suppress(OSError):  # it has ended already
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def receive(self) -> Message:
         """The next message, a ping included; raises ``HTTPException`` or ``OSError`` when there

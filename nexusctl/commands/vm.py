@@ -19,12 +19,15 @@ from nexusctl.app import (
     work_options,
     yes_option,
 )
-from nexusctl.commands import vm_snapshots
+from nexusctl.commands import vm_metrics, vm_provision, vm_snapshots
 from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.commands.vm_cp import cp, ls
 from nexusctl.commands.vm_exec import exec_
+from nexusctl.commands.vm_session import session_
 from nexusctl.commands.vm_shape import changed_shape_options, new_shape_options
-from nexusctl.formatting import ago, mib, moment, seconds, size, when
+from nexusctl.commands.vm_shell import shell
+from nexusctl.commands.vm_upgrade import agent_upgrade
+from nexusctl.formatting import ago, mib, moment, now, seconds, size, when
 from nexusctl.sizes import SIZE
 
 AT_REST = {"created", "stopped", "crashed", "failed", "suspended"}
@@ -57,6 +60,7 @@ def list_(app: App, state: str, image: str) -> None:
 @new_shape_options
 @click.option("--kernel", default="", help="Left out, the default kernel.")
 @click.option("--start", is_flag=True, help="Start it as well.")
+@vm_provision.provision_options
 @work_options
 @pass_app
 def create(
@@ -67,6 +71,7 @@ def create(
     kernel: str,
     start: bool,
     shape: dict[str, Any],
+    given: dict[str, Any],
     work: Work,
 ) -> None:
     """Make a VM from an image, or around a drive."""
@@ -77,15 +82,19 @@ def create(
         "kernel": kernel,
         "start": start,
     } | shape
+    body |= {"provisioning": given} if given else {}
     show_subject(app.change("POST", "/vms", work, body=body))
 
 
 add_shortcuts(vm, "vm", "rootfs", "template", "image")
-for command in vm_snapshots.COMMANDS:
+for command in (*vm_snapshots.COMMANDS, *vm_metrics.COMMANDS, *vm_provision.COMMANDS):
     vm.add_command(command)
 vm.add_command(exec_)
 vm.add_command(cp)
 vm.add_command(ls)
+vm.add_command(session_)
+vm.add_command(shell)
+vm.add_command(agent_upgrade)
 
 
 @vm.command()
@@ -166,13 +175,17 @@ def rename(app: App, vm: str, name: str, work: Work) -> None:
 @dry_run_option
 @pass_app
 def update(app: App, vm: str, shape: dict[str, Any], work: Work) -> None:
-    """Change what a VM at rest is like; its hypervisor also while it runs, for its next start."""
+    """Change what a VM at rest is like.
+
+    While it runs, what is done when it ends or does not answer, and for its next start its
+    hypervisor.
+    """
     if not shape:
         raise click.UsageError("Say what to change, such as --memory 1024.")
     row = app.change("PATCH", f"/vms/{vm}", work, body=shape)
     if row:
         show_named(row)
-        if row["state"] not in AT_REST:
+        if row["state"] not in AT_REST and "hypervisor" in shape:
             output.note("It takes effect when the VM starts next.")
 
 
@@ -241,7 +254,7 @@ def show_vms(rows: list[Any]) -> None:
                 row["image"]["name"] if row["image"] else "",
                 str(row["vcpu_count"]),
                 mib(row["mem_size_mib"]),
-                row["agent_version"] or "",
+                _agent_version(row),
             ]
             for row in rows
         ],
@@ -255,6 +268,7 @@ def show_vm(row: dict[str, Any]) -> None:
             ("name", row["name"]),
             ("id", row["id"]),
             ("state", f"{output.state(row['state'])} for {ago(row['state_since'])}"),
+            ("phase", row["phase"]),
             ("wanted", row["desired_state"]),
             ("image", _named(row["image"])),
             ("kernel", _named(row["kernel"]) if row["kernel"] else "the default kernel"),
@@ -266,6 +280,7 @@ def show_vm(row: dict[str, Any]) -> None:
             ("hypervisor", _hypervisor(row)),
             ("next start", _next_start(row)),
             ("agent", _agent(row)),
+            ("restart", f"{_restarts(row)}\nwhen unreachable: {row['unreachable_action']}"),
             ("last boot", _boot(row["last_boot"])),
             ("created", when(row["created_at"])),
         ]
@@ -356,7 +371,19 @@ def _next_start(row: dict[str, Any]) -> str:
 def _agent(row: dict[str, Any]) -> str:
     if not row["agent_version"]:
         return ""
-    return f"{row['agent_version']}, heard {ago(row['heartbeat_at'])} ago"
+    return f"{_agent_version(row)}, heard {ago(row['heartbeat_at'])} ago"
+
+
+def _agent_version(row: dict[str, Any]) -> str:
+    return f"{row['agent_version'] or ''}{' (outdated)' if row['agent_outdated'] else ''}"
+
+
+def _restarts(row: dict[str, Any]) -> str:
+    if not row["restart_at"]:
+        return str(row["restart_policy"])
+    left = max((moment(row["restart_at"]) - now()).total_seconds(), 0)
+    attempt = row["restarts"] + 1
+    return f"{row['restart_policy']}, starts again in {seconds(left)}, attempt {attempt}"
 
 
 def _boot(boot: dict[str, Any] | None) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,59 +13,9 @@ from typing import Any
 import pytest
 
 from nexusctl.main import main
-from nexusctl.websocket import GUID
+from tests.nexusctl.peers import BINARY, CLOSE, PING, PONG, TEXT, Peer
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 EXIT = {"exit_code": 0, "signal": None, "timed_out": False, "seconds": 0.1}
-
-
-class Peer:
-    """The server's end of one socket."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.file = sock.makefile("rb")
-        self.headers: dict[str, str] = {}
-        self.path = ""
-
-    def shake_hands(self, accept: str = "") -> None:
-        self.path = self.file.readline().split()[1].decode()
-        while line := self.file.readline().strip():
-            name, _, value = line.decode().partition(": ")
-            self.headers[name.lower()] = value
-        key = self.headers["sec-websocket-key"].encode()
-        accept = accept or base64.b64encode(hashlib.sha1(key + GUID).digest()).decode()
-        lines = ["HTTP/1.1 101 Switching Protocols", f"Sec-WebSocket-Accept: {accept}", "", ""]
-        self.sock.sendall("\r\n".join(lines).encode())
-
-    def send(self, kind: int, data: bytes, *, first: int = 0x80) -> None:
-        size = len(data)
-        if size < 126:
-            head = struct.pack(">BB", first | kind, size)
-        elif size < 1 << 16:
-            head = struct.pack(">BBH", first | kind, 126, size)
-        else:
-            head = struct.pack(">BBQ", first | kind, 127, size)
-        self.sock.sendall(head + data)
-
-    def tell(self, kind: str, **fields: Any) -> None:
-        self.send(TEXT, json.dumps({"type": kind, **fields}).encode())
-
-    def heard(self) -> tuple[int, bytes]:
-        first, second = self.file.read(2)
-        assert first & 0x80, "clients send whole messages"
-        assert second & 0x80, "clients mask"
-        size = second & 0x7F
-        if size >= 126:
-            size = int.from_bytes(self.file.read(2 if size == 126 else 8))
-        mask = self.file.read(4)
-        data = self.file.read(size)
-        return first & 0x0F, bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
-
-    def order(self) -> Any:
-        kind, data = self.heard()
-        assert kind == TEXT
-        return json.loads(data)
 
 
 Script = Callable[[Peer], None]
