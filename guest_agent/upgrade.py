@@ -17,10 +17,16 @@ from nexus_site.core.errors import Conflict
 
 def is_outdated(hello: Hello) -> bool:
     """Whether the agent is older than the one that this Nexus has."""
-    return _number(hello.agent_version) < _number(agent_version())
+    return is_older(hello.agent_version)
 
 
-def _number(version: str) -> tuple[int, ...]:
+def is_older(version: str) -> bool:
+    """Whether an agent of this version is older than the one that this Nexus has."""
+    return version_number(version) < version_number(agent_version())
+
+
+def version_number(version: str) -> tuple[int, ...]:
+    """(0, 3, 0) of ``0.3.0``; what is no number, of whatever an agent says, counts as 0."""
     parts = version.split(".")
     return tuple(int(part) if part.isdecimal() else 0 for part in parts[:3])
 

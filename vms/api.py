@@ -76,7 +76,9 @@ def list_vms(request: HttpRequest, query: Query[VMQuery]) -> Slice:
 @router.post("/vms", response=STARTED)
 def create_vm(request: HttpRequest, data: CreateVM, query: Query[ChangeQuery]) -> HttpResponse:
     """Make a VM from an image or around a drive; with ``start``, start it too."""
-    return carry_out(request, query, lambda: services.create_vm(**data.model_dump()))
+    wanted = data.provisioning.wanted() if data.provisioning else None
+    values = data.model_dump(exclude={"provisioning"})
+    return carry_out(request, query, lambda: services.create_vm(**values, provisioning=wanted))
 
 
 @router.get("/vms/{ref}", response=VMDetail)

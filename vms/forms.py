@@ -17,33 +17,9 @@ from nexus_site.core.ids import NAME_RULE
 from nexus_site.core.models import Operation
 from vms import shortcuts
 from vms.capacity import HostCapacity, host_capacity
-from vms.choice import expectation, label
 from vms.models import VM, VMSnapshot
+from vms.shape_forms import SHAPE_CODES, UNNAMED, MemoryField, shape_fields
 from vms.shortcuts import Target
-from vms.states import AT_REST
-
-
-class MemoryField(forms.IntegerField):
-    """An amount of memory in MiB."""
-
-    unit = "MiB"
-
-
-_SHAPE_CODES = {
-    "too-many-cpus": "vcpu_count",
-    "memory-size": "mem_size_mib",
-    "hypervisor-unusable": "hypervisor",
-    "limit-unsupported": "network_mib_s",
-}
-
-
-class LimitField(forms.IntegerField):
-    """What a VM may take in a second; empty for no limit."""
-
-    def __init__(self, label: str, unit: str) -> None:
-        widget = forms.NumberInput(attrs={"placeholder": "no limit"})
-        super().__init__(required=False, min_value=1, label=label, widget=widget)
-        self.unit = unit
 
 
 class SourceField(forms.ModelChoiceField):  # type: ignore[type-arg]
@@ -58,7 +34,7 @@ class CreateForm(ServiceForm):
     """Something new from a source: first the source, then how the new thing is to be."""
 
     code_fields = ServiceForm.code_fields | {
-        **_SHAPE_CODES,
+        **SHAPE_CODES,
         "drive-too-small": "size_mib",
         "rootfs-not-found": "rootfs",
     }
@@ -92,9 +68,9 @@ class CreateForm(ServiceForm):
     def request_body(self) -> dict[str, Any]:
         """What ``POST`` to ``api_path`` takes to do the same."""
         wanted = self.start() | self.wishes()
-        if wanted.get("hypervisor") == VM.Hypervisor.AUTO:
-            del wanted["hypervisor"]
-        return {name: value for name, value in wanted.items() if value}
+        return {
+            name: value for name, value in wanted.items() if value and value != UNNAMED.get(name)
+        }
 
     def command(self) -> list[str]:
         """The words of the command that does the same."""
@@ -244,6 +220,8 @@ _OPTIONS = {
     "disk_mib_s": "--disk-limit",
     "disk_iops": "--disk-iops",
     "network_mib_s": "--network-limit",
+    "restart_policy": "--restart",
+    "unreachable_action": "--on-unreachable",
 }
 
 
@@ -300,24 +278,6 @@ def _vm_wishes() -> dict[str, forms.Field]:
     return {"name": name, "vcpu_count": cpus, "mem_size_mib": memory, **shape_fields()}
 
 
-def shape_fields() -> dict[str, forms.Field]:
-    """What a VM runs on, and its limits."""
-    name, reason = expectation(VM.Hypervisor.AUTO)
-    automatic = f"Automatic is {label(name)} here: {reason}." if name else reason
-    hypervisor = forms.ChoiceField(
-        choices=VM.Hypervisor.choices,
-        initial=VM.Hypervisor.AUTO,
-        label="Hypervisor",
-        help_text=automatic,
-    )
-    limits = {
-        "disk_mib_s": LimitField("Disk limit", "MiB/s"),
-        "disk_iops": LimitField("Disk operations", "IOPS"),
-        "network_mib_s": LimitField("Network limit", "MiB/s"),
-    }
-    return {"hypervisor": hypervisor, **limits}
-
-
 _WISHES = {"image": _image_wishes, "drive": _drive_wishes, "vm": _vm_wishes}
 
 
@@ -357,7 +317,7 @@ class VMSnapshotField(forms.ModelChoiceField):  # type: ignore[type-arg]
 class CloneForm(ServiceForm):
     """A VM like another one."""
 
-    code_fields = ServiceForm.code_fields | _SHAPE_CODES
+    code_fields = ServiceForm.code_fields | SHAPE_CODES
 
     snapshot = VMSnapshotField(
         VMSnapshot.objects.none(), required=False, label="As it", empty_label="is now"
@@ -377,19 +337,3 @@ class CloneForm(ServiceForm):
 
 class RenameForm(ServiceForm):
     name = forms.CharField(max_length=63, label="New name", help_text=NAME_RULE)
-
-
-class ChangeForm(ServiceForm):
-    """What a VM is like; of one that runs only what it is to run on next."""
-
-    code_fields = ServiceForm.code_fields | _SHAPE_CODES
-
-    vcpu_count = forms.IntegerField(min_value=1, label="vCPUs")
-    mem_size_mib = MemoryField(min_value=64, label="Memory")
-
-    def __init__(self, *args: Any, vm: VM, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields |= shape_fields()
-        if vm.state not in AT_REST:
-            for name in set(self.fields) - {"hypervisor"}:
-                self.fields[name].disabled = True

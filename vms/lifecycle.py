@@ -21,13 +21,14 @@ from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import run_child
 from nexus_site.core.steps import Plan, Run, Step
-from vms import live_drives, outcomes, snapshotting, supervision
+from vms import live_drives, outcomes, provisioning_records, snapshotting, supervision
 from vms.choice import choose, foretold
 from vms.drivers import NAMES, driver_for, driver_of
 from vms.hypervisors.base import Disk, Exit, Handle, RateLimit, VmmSpec
 from vms.models import VM
 from vms.paths import make_vm_dir, remove_vm_dir, vm_dir
-from vms.states import ALIVE, AT_REST, State
+from vms.services.rules import wish
+from vms.states import ALIVE, AT_REST, Desired, State
 from vms.transitions import move, try_move
 
 POLL = 0.05  # seconds between two looks at a row or a process
@@ -193,8 +194,14 @@ def wait_for_agent(run: Run) -> str:
     """Until the VM is ``ready``; fails when it ends, is stopped, or does not answer in time."""
     vm = vm_of(run)
     deadline = time.monotonic() + settings.NEXUS.agent_ready_timeout + 30
+    phase = ""
     while time.monotonic() < deadline:
         vm.refresh_from_db(fields=["state"])
+        if now := provisioning_records.phase_of(vm):
+            deadline = time.monotonic() + settings.NEXUS.agent_ready_timeout
+            if now != phase:
+                run.progress(note=now)
+                phase = now
         if vm.state == State.READY:
             boot = vm.boots.first()
             seconds = boot.seconds_to_hello if boot else None
@@ -203,7 +210,7 @@ def wait_for_agent(run: Run) -> str:
             break
         run.check()
         supervision.wait_for_move(0.5)
-    raise outcomes.not_ready(vm)
+    raise provisioning_records.failure_of(vm) or outcomes.not_ready(vm)
 
 
 def kill(run: Run) -> None:
@@ -222,6 +229,7 @@ def start_as_child(run: Run) -> str | None:
         child = open_operation(
             "vm.start", f"Start VM {vm.name}", subject=vm, params={"vm": vm.ref}, parent=parent
         )
+        wish(vm, Desired.RUNNING)
         move(vm, State.STARTING, "start requested")
         return child
 

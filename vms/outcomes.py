@@ -13,10 +13,12 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 
 from images.models import Kernel
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, NexusError
+from vms import restarts
 from vms.choice import Choice, label
 from vms.console import console_tail
 from vms.drivers import driver_of
@@ -68,6 +70,17 @@ def vmm_runs(vm: VM, handle: Handle) -> None:
 @transaction.atomic
 def agent_said_hello(vm: VM, hello: dict[str, Any], at: datetime, warning: str = "") -> None:
     """The agent has called (``at``) and was told who it is: the VM is ``ready``."""
+    ready(vm, note_hello(vm, hello, at), warning)
+
+
+def ready(vm: VM, reason: str, warning: str = "", **detail: str) -> None:
+    """The guest has all that it is to have, or there is a ``warning``."""
+    try_move(vm, State.READY, reason, detail=detail | ({"warning": warning} if warning else {}))
+
+
+@transaction.atomic
+def note_hello(vm: VM, hello: dict[str, Any], at: datetime) -> str:
+    """Keep what the agent said; returns that it did, in words for the history."""
     VM.objects.filter(pk=vm.pk).update(agent=hello, heartbeat_at=timezone.now())
     boot = Boot.objects.filter(vm=vm, ended_at=None).first()
     first = boot is not None and boot.hello_at is None
@@ -76,10 +89,17 @@ def agent_said_hello(vm: VM, hello: dict[str, Any], at: datetime, warning: str =
         boot.hello_at = at
     version = hello.get("agent_version", "")
     if first and boot is not None and boot.seconds_to_hello is not None:
-        reason = f"agent {version} said hello after {boot.seconds_to_hello:.1f} s"
-    else:
-        reason = f"agent {version} answers again"
-    try_move(vm, State.READY, reason, detail={"warning": warning} if warning else {})
+        return f"agent {version} said hello after {boot.seconds_to_hello:.1f} s"
+    return f"agent {version} answers again{_after_silence(vm)}"
+
+
+def _after_silence(vm: VM) -> str:
+    """How long an unreachable VM's agent was silent."""
+    last = vm.history.last()
+    if last is None or last.to_state != State.UNREACHABLE:
+        return ""
+    heard = parse_datetime(last.detail.get("last_heartbeat") or "") or last.at
+    return f" after {(timezone.now() - heard).total_seconds():.0f} s of silence"
 
 
 @transaction.atomic
@@ -102,6 +122,11 @@ def agent_is_silent(vm: VM, reason: str) -> None:
         reason,
         detail={"last_heartbeat": last.isoformat() if last else None},
     )
+
+
+def clock_corrected(vm: VM, drift: str) -> None:
+    """The guest's clock was off, and is set again."""
+    events.append("vm.clock_corrected", vm, drift=drift)
 
 
 def guest_halted(vm: VM, handle: Handle) -> None:
@@ -158,7 +183,7 @@ def vmm_ended(vm: VM, ended: Exit, handle: Handle | None = None) -> None:
     }
     _close_boot(vm, record)
     if vm.state == State.STOPPING:
-        try_move(vm, State.STOPPED, how, detail=record)
+        _stopped(vm, how, record)
     elif vm.state in ALIVE:
         post_mortem = record | {"console": lines, "last_heartbeat": _last_heartbeat(vm)}
         panicked = any(PANIC in line for line in lines)
@@ -168,7 +193,20 @@ def vmm_ended(vm: VM, ended: Exit, handle: Handle | None = None) -> None:
         else:
             reason = how + (": the guest panicked" if panicked else "")
             try_move(vm, State.CRASHED, reason, detail=post_mortem)
+        restarts.plan(vm)
     driver_of(vm).cleanup(vm_dir(vm))
+
+
+def _stopped(vm: VM, how: str, record: dict[str, Any]) -> None:
+    """stopping → stopped; or failed, where it was stopped because it had (``failure``)."""
+    last = vm.history.last()
+    failure = last.detail.get("failure") if last else None
+    if failure:
+        try_move(vm, State.FAILED, failure["text"], detail=record | failure)
+        restarts.plan(vm)
+    else:
+        try_move(vm, State.STOPPED, how, detail=record)
+        restarts.plan_after_stop(vm)
 
 
 @transaction.atomic
@@ -176,7 +214,8 @@ def start_failed(vm: VM, error: NexusError) -> None:
     """starting → failed, with the VMM's own words."""
     detail = error.record() | {"console": console_tail(vm)}
     _close_boot(vm, {"exit": error.text})
-    try_move(vm, State.FAILED, error.text, detail=detail)
+    if try_move(vm, State.FAILED, error.text, detail=detail):
+        restarts.plan(vm, error)
 
 
 def end_vmm(vm: VM) -> Exit:

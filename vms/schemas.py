@@ -10,7 +10,9 @@ from ninja import Field, Schema
 from nexus_site.core.schemas import ID, Input, Ref, listed
 from vms.choice import expectation
 from vms.models import VM
-from vms.services import hotplug_problem
+from vms.provisioning_records import phase_of
+from vms.provisioning_schemas import ProvisioningIn
+from vms.services import agent_outdated, hotplug_problem
 from vms.states import Desired, State
 
 VMState = Annotated[State, listed(State)]
@@ -18,6 +20,8 @@ Name = Field("", max_length=63, description="A DNS label. Left out, a name is ge
 VcpuCount = Field(1, ge=1, le=1024)
 MemSizeMib = Field(512, ge=1, le=64 * 1024 * 1024)
 HypervisorWish = Annotated[VM.Hypervisor, listed(VM.Hypervisor)]
+RestartPolicy = Annotated[VM.RestartPolicy, listed(VM.RestartPolicy)]
+UnreachableAction = Annotated[VM.UnreachableAction, listed(VM.UnreachableAction)]
 
 
 class Limits(Input):
@@ -45,6 +49,14 @@ class VMShape(Limits):
     hypervisor: HypervisorWish = Field(
         VM.Hypervisor.AUTO, description="auto: the best that works here."
     )
+    restart_policy: RestartPolicy = Field(
+        VM.RestartPolicy.NO,
+        description="on-failure: started again when it crashed or could not be started; always: "
+        "also when its guest switched itself off.",
+    )
+    unreachable_action: UnreachableAction = Field(
+        VM.UnreachableAction.KEEP, description="What is done once its agent does not answer."
+    )
 
 
 class ChangedShape(Limits):
@@ -53,6 +65,8 @@ class ChangedShape(Limits):
     vcpu_count: int | None = Field(default=None, ge=1, le=1024)
     mem_size_mib: int | None = Field(default=None, ge=1, le=64 * 1024 * 1024)
     hypervisor: HypervisorWish | None = None
+    restart_policy: RestartPolicy | None = None
+    unreachable_action: UnreachableAction | None = None
 
 
 class AttachedDrive(Schema):
@@ -79,10 +93,15 @@ class VMOut(Schema):
     disk_mib_s: int | None
     disk_iops: int | None
     network_mib_s: int | None
+    restart_policy: RestartPolicy
+    restarts: int = Field(description="How often in a row its policy has started it again.")
+    restart_at: datetime | None = Field(description="When its policy starts it again.")
+    unreachable_action: UnreachableAction
     kernel: Ref | None = Field(description="Null: the default kernel at each start.")
     image: Ref | None = Field(description="What its root drive was made from.")
     drives: list[AttachedDrive]
     agent_version: str | None
+    agent_outdated: bool = Field(description="It runs, with an agent older than this Nexus's.")
     heartbeat_at: datetime | None = Field(description="When its agent was heard last.")
     created_at: datetime
 
@@ -103,6 +122,10 @@ class VMOut(Schema):
     @staticmethod
     def resolve_agent_version(vm: VM) -> str | None:
         return cast("str | None", vm.agent.get("agent_version"))
+
+    @staticmethod
+    def resolve_agent_outdated(vm: VM) -> bool:
+        return agent_outdated(vm)
 
 
 class BootOut(Schema):
@@ -147,6 +170,11 @@ class VMDetail(VMOut):
         description="Why drives cannot be attached or detached now; empty: they can."
     )
     next_start: NextStart
+    phase: str = Field(description="What provisioning does now, in words; empty: nothing.")
+
+    @staticmethod
+    def resolve_phase(vm: VM) -> str:
+        return phase_of(vm)
 
     @staticmethod
     def resolve_next_start(vm: VM) -> dict[str, str]:
@@ -183,6 +211,7 @@ class CreateVM(VMShape):
     drive: str = Field("", description="Name or ID; not with an image.")
     kernel: str = Field("", description="Name or ID; left out, the default kernel.")
     start: bool = False
+    provisioning: ProvisioningIn | None = Field(None, description="What its guest is given.")
 
 
 class UpdateVM(ChangedShape):

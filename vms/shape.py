@@ -1,9 +1,12 @@
-"""What a VM is like: its size, what it is to run on, and what it may take from the host."""
+"""What a VM is like: its size, what it is to run on, what it may take from the host, and what is
+done when it ends or does not answer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
+
+from django.db.models import TextChoices
 
 from nexus_site.core.errors import Invalid
 from vms.capacity import check_size
@@ -23,6 +26,8 @@ class Shape(TypedDict, total=False):
     disk_mib_s: int | None
     disk_iops: int | None
     network_mib_s: int | None
+    restart_policy: str
+    unreachable_action: str
 
 
 DEFAULT_MEMORY_MIB = 512
@@ -33,7 +38,11 @@ USUAL = Shape(
     disk_mib_s=None,
     disk_iops=None,
     network_mib_s=None,
+    restart_policy=VM.RestartPolicy.NO,
+    unreachable_action=VM.UnreachableAction.KEEP,
 )
+#: What can be changed while the VM runs.
+ANY_TIME = frozenset({"hypervisor", "restart_policy", "unreachable_action"})
 #: Field, what it limits, and the most that is of any use.
 LIMITS = (
     ("disk_mib_s", "MiB that a disk moves in a second", 1 << 20),
@@ -55,7 +64,10 @@ def checked(shape: Shape) -> Shape:
     """``shape``, which is complete, with no limit as None; ``Invalid`` where it cannot be,
     ``Conflict`` for a hypervisor that is known not to work here."""
     check_size(shape["vcpu_count"], shape["mem_size_mib"])
-    _check_hypervisor(shape["hypervisor"])
+    _check_choice("hypervisor", shape["hypervisor"], VM.Hypervisor)
+    _check_choice("restart policy", shape["restart_policy"], VM.RestartPolicy)
+    _check_choice("unreachable action", shape["unreachable_action"], VM.UnreachableAction)
+    require_usable(shape["hypervisor"])
     found: dict[str, Any] = dict(shape)
     for name, what, most in LIMITS:
         found[name] = found[name] or None
@@ -80,11 +92,10 @@ def new_shape(given: Shape) -> Shape:
     return checked(cast("Shape", {**USUAL, **given}))
 
 
-def _check_hypervisor(wish: str) -> None:
-    if wish not in VM.Hypervisor.values:
+def _check_choice(what: str, given: str, choices: type[TextChoices]) -> None:
+    if given not in choices.values:
         raise Invalid(
-            f"There is no hypervisor “{wish[:40]}”.",
-            hint=f"There are: {', '.join(VM.Hypervisor.values)}.",
-            code="unknown-hypervisor",
+            f"There is no {what} “{given[:40]}”.",
+            hint=f"There are: {', '.join(choices.values)}.",
+            code=f"unknown-{what.replace(' ', '-')}",
         )
-    require_usable(wish)

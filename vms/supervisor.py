@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ from vms.gateway import SOCKET, Gateway
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
 from vms.paths import vm_dir
-from vms.services import rules
+from vms.services import policies, rules
 from vms.states import ALIVE, WITH_VMM, State
 from vms.watch import Watch
 
@@ -53,6 +54,7 @@ class Supervisor:
         self._database = ThreadPoolExecutor(1, thread_name_prefix="supervisor-db")
         self._stopping = False
         self._first = True
+        self._pause = settings.NEXUS.reconcile_interval
         self._gateway = Gateway(self._agent_of)
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
@@ -141,7 +143,7 @@ class Supervisor:
             except Exception:
                 log.exception("the supervisor could not reconcile; it tries again")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), settings.NEXUS.reconcile_interval)
+                await asyncio.wait_for(self._woken.wait(), self._pause)
         await self._gateway.close()
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
 
@@ -163,6 +165,8 @@ class Supervisor:
                 watch.start()
             if vm.state == State.PAUSED or (first and vm.state in ALIVE):
                 await self.in_database(partial(live_drives.let_go, vm, handle))
+        due = await self.in_database(policies.start_due)
+        self._pause = min(settings.NEXUS.reconcile_interval, due or math.inf)
 
 
 def _why_no_agent(ref: str) -> NexusError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nexus_site.core.operations import register
-from vms import ballooning, chain, cloning, lifecycle, plugging, rollback, snapshotting
+from vms import ballooning, chain, cloning, lifecycle, plugging, rollback, snapshotting, upgrading
 
 register("image.from-upload", chain.plan, chain.import_failed)
 for source in ("rootfs", "template", "image"):
@@ -15,6 +15,7 @@ register("vm.start", lifecycle.start_plan, lifecycle.start_failed)
 register("vm.stop", lifecycle.stop_plan)
 register("vm.restart", lifecycle.restart_plan, lifecycle.start_failed)
 register("vm.balloon", ballooning.plan)
+register("vm.agent-upgrade", upgrading.plan)
 register("vm.delete", lifecycle.delete_plan)
 register("vm.clone", cloning.plan)
 register("vm.snapshot", snapshotting.take_plan)

@@ -1,7 +1,7 @@
 from django.urls import path
 
 from vms import views
-from vms.views import metrics, snapshots, terminal
+from vms.views import files, metrics, snapshots, terminal
 
 app_name = "vms"
 urlpatterns = [
@@ -17,6 +17,11 @@ urlpatterns = [
     path("vms/<str:ref>/console.log", views.console_text, name="console"),
     path("vms/<str:ref>/terminal/", terminal.terminal, name="terminal"),
     path("vms/<str:ref>/metrics/", metrics.metrics_page, name="metrics"),
+    path("vms/<str:ref>/files/", files.browse, name="files"),
+    path("vms/<str:ref>/files/save/", files.save, name="save-file"),
+    path("vms/<str:ref>/files/directory/", files.make_directory, name="make-directory"),
+    path("vms/<str:ref>/files/move/", files.move, name="move-file"),
+    path("vms/<str:ref>/files/remove/", files.remove, name="remove-file"),
     path("vms/<str:ref>/start/", views.start, name="start"),
     path("vms/<str:ref>/stop/", views.stop, name="stop"),
     path("vms/<str:ref>/restart/", views.restart, name="restart"),

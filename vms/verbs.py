@@ -15,7 +15,7 @@ def why_not(vm: VM, verb: str) -> str:
         if vm.state not in AT_REST:
             return f"It is {vm.state}; only a VM at rest can be started."
         return "" if vm.image else "It has no root drive; attach one first."
-    if verb == "stop" and vm.state not in ALIVE | {State.STARTING}:
+    if verb == "stop" and vm.state not in ALIVE | {State.STARTING} and vm.restart_at is None:
         return f"It is {vm.state}; there is nothing to stop."
     if verb == "force" and vm.state not in WITH_VMM:
         return f"It is {vm.state}; there is nothing to kill."

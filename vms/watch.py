@@ -12,18 +12,24 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from guest_agent import transports
 from guest_agent.connection import AgentConnection
-from guest_agent.messages import Configuration, Heartbeat, Network
+from guest_agent.messages import Configuration, Heartbeat
 from guest_agent.transports import AgentLine
+from guest_agent.yamux import gone
 from nexus_site.core.errors import NexusError, Retryable
-from vms import live_drives, outcomes, supervision
+from vms import live_drives, outcomes, provisioning_records, silence, supervision
 from vms.drivers import driver_of
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
 from vms.paths import vm_dir
+from vms.provisioning import provision
+from vms.provisioning_records import Work
+from vms.sampling import Sampler
+from vms.silence import Clock, Signs
 from vms.states import State
 
 log = logging.getLogger(__name__)
@@ -49,6 +55,10 @@ class Watch:
         self._database = database
         self._agent: AgentConnection | None = None
         self._answered_at = time.monotonic()
+        self._sampler = Sampler(vm, handle)
+        self._ended = ""  # why the last connection to the agent did
+        self._clock = Clock()
+        self._provisioning = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -161,18 +171,19 @@ class Watch:
         """Meet the agent for ever, with growing pauses; stay with it while it answers."""
         pause = REDIAL_FIRST
         while True:
-            reason = "the connection was refused"
+            reason, began = "the connection was refused", time.monotonic()
             with contextlib.suppress(OSError):
-                met, reason = await self._meet(line)
-                pause = REDIAL_FIRST if met else pause
+                reason = await self._meet(line)
+            if time.monotonic() - began > REDIAL_MOST:  # else it calls and leaves again
+                pause = REDIAL_FIRST
             log.debug("agent of %s: %s", self.vm.name, reason)
+            self._ended = reason
             await self._database.in_database(self._end_if_halted)
             await asyncio.sleep(pause)
             pause = min(pause * 2, REDIAL_MOST)
 
-    async def _meet(self, line: AgentLine) -> tuple[bool, str]:
-        """One connection from its beginning to its end: whether there was a hello, and why it
-        ended."""
+    async def _meet(self, line: AgentLine) -> str:
+        """One connection from its beginning to its end; why it ended."""
         reader, writer = await line.connect()
         superseded = asyncio.create_task(line.superseded())
         talk = asyncio.create_task(self._talk(reader, writer))
@@ -180,22 +191,18 @@ class Watch:
             await asyncio.wait({superseded, talk}, return_when=asyncio.FIRST_COMPLETED)
             if talk.done():
                 return talk.result()
-            return True, "the agent called anew"
+            return "The agent called anew."
         finally:
             superseded.cancel()
             talk.cancel()
             await asyncio.gather(superseded, talk, return_exceptions=True)
 
-    async def _talk(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> tuple[bool, str]:
-        met = False
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         try:
             self._agent = await AgentConnection.open(reader, writer, hello_timeout=None)
-            met = True
-            return met, await self._stay()
+            return gone(await self._stay()).text
         except NexusError as error:
-            return met, error.text
+            return error.text
         finally:
             await self._hang_up()
 
@@ -212,9 +219,10 @@ class Watch:
         warning = await self._configure(agent)
         self._answered_at = time.monotonic()
         hello = agent.hello.to_dict()
-        await self._database.in_database(
-            lambda: outcomes.agent_said_hello(self.vm, hello, said_at, warning)
+        work = await self._database.in_database(
+            lambda: provisioning_records.begin(self.vm, hello, said_at, warning)
         )
+        provisioned = asyncio.create_task(self._provision(agent, work))
         ended = asyncio.create_task(agent.wait_closed())
         settled = asyncio.create_task(self._note_settled(agent))
         try:
@@ -223,10 +231,22 @@ class Watch:
                     await self._ask_for_heartbeat(agent)
             return ended.result()
         finally:
-            settled.cancel()
-            ended.cancel()
+            for task in (provisioned, settled, ended):
+                task.cancel()
+
+    async def _provision(self, agent: AgentConnection, work: Work | None) -> None:
+        """Until the guest has what its VM is to have; heartbeats go on meanwhile."""
+        if work is None:
+            return
+        self._provisioning = True
+        try:
+            with contextlib.suppress(NexusError):  # the agent is gone: its next hello goes on
+                await provision(self._database, self.vm, agent, work)
+        finally:
+            self._provisioning = False
 
     async def _ask_for_heartbeat(self, agent: AgentConnection) -> None:
+        asked = time.time()
         try:
             heartbeat = await agent.heartbeat(timeout=settings.NEXUS.heartbeat_timeout)
         except Retryable:
@@ -235,6 +255,13 @@ class Watch:
             raise
         self._answered_at = time.monotonic()
         await self._database.in_database(partial(self._keep, heartbeat))
+        if self._clock.is_to_be_set(heartbeat, asked):
+            await self._set_clock(agent, silence.describe_drift(self._clock.drift))
+
+    async def _set_clock(self, agent: AgentConnection, drift: str) -> None:
+        with contextlib.suppress(NexusError):
+            await agent.configure(Configuration(time=time.time()))
+            await self._database.in_database(lambda: outcomes.clock_corrected(self.vm, drift))
 
     async def _note_settled(self, agent: AgentConnection) -> None:
         with contextlib.suppress(NexusError):
@@ -243,8 +270,10 @@ class Watch:
 
     async def _configure(self, agent: AgentConnection) -> str:
         """Tell the guest who it is and what time it is; a warning when it did not take it."""
-        name = await self._database.in_database(self._current_name)
-        wanted = Configuration(hostname=name, time=time.time(), network=Network())
+        name, network = await self._database.in_database(
+            lambda: provisioning_records.identity(self.vm)
+        )
+        wanted = Configuration(hostname=name, time=time.time(), network=network)
         try:
             await agent.configure(wanted)
         except NexusError as error:
@@ -252,16 +281,16 @@ class Watch:
             return f"The guest was not configured: {error.text}"
         return ""
 
-    def _current_name(self) -> str:
-        return str(VM.objects.values_list("name", flat=True).get(pk=self.vm.pk))
-
     def _keep(self, heartbeat: Heartbeat) -> None:
         """The last heartbeat; the first one after a silence brings the VM back."""
-        VM.objects.filter(pk=self.vm.pk).update(
-            heartbeat=heartbeat.to_dict(), heartbeat_at=timezone.now()
-        )
+        said = heartbeat.to_dict()
+        with transaction.atomic():
+            vm = VM.objects.filter(pk=self.vm.pk)
+            if vm.update(heartbeat=said, heartbeat_at=timezone.now()):
+                self._sampler.keep(said, self._answered_at)
         row = VM.objects.filter(pk=self.vm.pk).values("state", "agent").first()
-        if row and row["state"] in (State.RUNNING, State.UNREACHABLE):
+        silent = row and row["state"] in (State.RUNNING, State.UNREACHABLE)
+        if row and silent and not self._provisioning:
             outcomes.agent_said_hello(self.vm, row["agent"], timezone.now())
 
     async def _notice_silence(self) -> None:
@@ -276,14 +305,8 @@ class Watch:
         silent = time.monotonic() - self._answered_at
         if silent > settings.NEXUS.heartbeat_interval:
             self._end_if_halted()
-        row = VM.objects.filter(pk=self.vm.pk).values("state", "state_since").first()
-        if row is None:
-            return
-        if row["state"] == State.READY and silent > settings.NEXUS.heartbeat_timeout:
-            outcomes.agent_is_silent(self.vm, f"no heartbeat for {silent:.0f} s")
-        waiting = (timezone.now() - row["state_since"]).total_seconds()
-        if row["state"] == State.RUNNING and waiting > settings.NEXUS.agent_ready_timeout:
-            outcomes.agent_is_silent(self.vm, f"no hello within {waiting:.0f} s")
+        signs = Signs(self._agent is not None, self._ended, self._clock.drift)
+        silence.notice(self.vm, silent, signs)
 
     def _end_if_halted(self) -> None:
         """A guest that has switched itself off may leave its VMM running: that ends too."""

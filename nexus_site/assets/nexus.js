@@ -120,6 +120,7 @@
       receive(event) {
         seq = Math.max(seq, event.seq);
         if (!event.subject) return;
+        document.dispatchEvent(new CustomEvent("nexus:event", { detail: event }));
         const thing = event.subject.split(":")[0];
         const topics = [event.subject, thing.endsWith("s") ? thing : `${thing}s`, event.kind];
         if (event.kind !== "operation.progressed") topics.push("news");
@@ -159,7 +160,7 @@
     });
   }
 
-  // Clocks: <time data-ago> and <time data-lasting> go on; hovering shows the local time.
+  // Clocks: <time data-ago>, data-lasting and data-due go on; hovering shows the local time.
 
   const SECOND_UNITS = [[86_400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]];
 
@@ -177,6 +178,9 @@
   }
 
   function tick() {
+    for (const time of $$("time[data-due]")) {
+      time.textContent = `in ${lasting(Math.max(0, Math.floor((Date.parse(time.dateTime) - Date.now()) / 1000)))}`;
+    }
     for (const time of $$("time[data-ago], time[data-lasting]")) {
       const seconds = Math.max(0, Math.floor((Date.now() - Date.parse(time.dateTime)) / 1000));
       const text = "ago" in time.dataset ? ago(seconds) : lasting(seconds);

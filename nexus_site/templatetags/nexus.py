@@ -25,7 +25,7 @@ from nexus_site.core.ids import encode
 from nexus_site.core.models import Event, Operation
 from nexus_site.core.terminal import plain_text
 from nexus_site.core.text import visible
-from vms import verbs
+from vms import services, verbs
 from vms.capacity import HostCapacity
 from vms.models import VM, VMSnapshot
 from vms.services import hotplug_problem
@@ -148,6 +148,15 @@ def lasting(since: datetime | str | None, missing: str = "–") -> SafeString | 
     text = wording.duration((timezone.now() - at).total_seconds() // 1)
     return format_html(
         '<time datetime="{}" title="since {}" data-lasting>{}</time>', at.isoformat(), at, text
+    )
+
+
+@register.simple_tag
+def due(at: datetime) -> SafeString:
+    """In how long; the page's clock goes on."""
+    left = max((at - timezone.now()).total_seconds(), 0)
+    return format_html(
+        '<time datetime="{}" data-due>in {}</time>', at.isoformat(), wording.duration(left // 1)
     )
 
 
@@ -310,6 +319,12 @@ def console_lines(lines: list[str]) -> str:
 def why_not(vm: VM, verb: str) -> str:
     """Why a VM does not take a verb now; empty when it does."""
     return verbs.why_not(vm, verb)
+
+
+@register.filter
+def agent_outdated(vm: VM) -> bool:
+    """Whether a VM runs with an agent older than this Nexus's."""
+    return services.agent_outdated(vm)
 
 
 @register.simple_tag

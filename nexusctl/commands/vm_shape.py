@@ -12,7 +12,7 @@ from nexusctl.sizes import LIMIT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LIMITS = (
+_WISHES = (
     click.option(
         "--hypervisor",
         type=click.Choice(["auto", "firecracker", "qemu"]),
@@ -33,6 +33,18 @@ _LIMITS = (
         type=LIMIT,
         help="What it may send, and receive, in a second: 10M, none.",
     ),
+    click.option(
+        "--restart",
+        "restart_policy",
+        type=click.Choice(["no", "on-failure", "always"]),
+        help="When it has ended unasked: leave it; start it again if it failed; or always.",
+    ),
+    click.option(
+        "--on-unreachable",
+        "unreachable_action",
+        type=click.Choice(["keep", "restart", "stop"]),
+        help="What is done once its agent does not answer.",
+    ),
 )
 _NEW = (
     click.option("--vcpus", "vcpu_count", type=int, default=1, show_default=True),
@@ -45,7 +57,7 @@ _NEW = (
         metavar="MIB",
         help="In MiB.",
     ),
-    *_LIMITS,
+    *_WISHES,
 )
 _CHANGED = (
     click.option("--vcpus", "vcpu_count", type=int, help="Left out, as many as the VM has."),
@@ -56,7 +68,7 @@ _CHANGED = (
         metavar="MIB",
         help="In MiB; left out, as much as the VM has.",
     ),
-    *_LIMITS,
+    *_WISHES,
 )
 _FIELDS = (
     "vcpu_count",
@@ -65,6 +77,8 @@ _FIELDS = (
     "disk_mib_s",
     "disk_iops",
     "network_mib_s",
+    "restart_policy",
+    "unreachable_action",
 )
 
 

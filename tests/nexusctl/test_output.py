@@ -65,6 +65,8 @@ def test_vm_inspect(server, nexusctl):
         next start  automatic: Firecracker
                     the best that works here
         agent       0.1.0, heard 2.0 s ago
+        restart     on-failure
+                    when unreachable: keep
         last boot   3, 2026-07-29T11:57:57.3Z, hello after 2.7 s
         created     2026-07-29T11:00:00.0Z
     """)

@@ -16,7 +16,8 @@ from tests.web.conftest import htmx
 
 pytestmark = pytest.mark.usefixtures("nudges")
 
-SIZE = {"vcpu_count": "2", "mem_size_mib": "256", "hypervisor": "auto"}
+POLICIES = {"restart_policy": "no", "unreachable_action": "keep"}
+SIZE = {"vcpu_count": "2", "mem_size_mib": "256", "hypervisor": "auto"} | POLICIES
 FORM = SIZE | {"rootfs": "alpine:3.23", "name": "hello", "vcpu_count": "1", "mem_size_mib": "128"}
 
 

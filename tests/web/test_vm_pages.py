@@ -15,6 +15,7 @@ from vms.states import State
 from vms.transitions import move
 from vms.views import pages
 
+POLICIES = {"restart_policy": "no", "unreachable_action": "keep"}
 ALPINE = RootfsOffer("alpine", "3.23", "x86_64", "embedded", "alpine.qcow2", 1 << 20, "qcow2")
 
 
@@ -189,7 +190,8 @@ def test_rename_and_change_change_the_row(client: Client) -> None:
     vm = make_vm(name="hello")
     client.post("/vms/hello/rename/", {"name": "renamed"}, headers=htmx("form"))
     sizes = {"vcpu_count": "1", "mem_size_mib": "96"}
-    client.post("/vms/renamed/change/", sizes | {"hypervisor": "qemu"}, headers=htmx("dialog"))
+    sizes |= POLICIES | {"hypervisor": "qemu"}
+    client.post("/vms/renamed/change/", sizes, headers=htmx("dialog"))
     vm.refresh_from_db()
     assert (vm.name, vm.mem_size_mib, vm.hypervisor) == ("renamed", 96, "qemu")
 
@@ -197,11 +199,11 @@ def test_rename_and_change_change_the_row(client: Client) -> None:
 def test_of_a_vm_that_runs_only_the_next_hypervisor_is_changed(client: Client) -> None:
     vm = make_ready_vm(name="hello")
     dialog = client.get("/vms/hello/change/", headers=htmx("dialog")).content.decode()
-    assert dialog.count("disabled") == 5, "all but the hypervisor"
+    assert dialog.count("disabled") == 5, "all but the hypervisor and the policies"
     assert "takes effect at its next start" in dialog
-    form = {"hypervisor": "qemu", "mem_size_mib": "64"}
+    form = POLICIES | {"hypervisor": "qemu", "mem_size_mib": "64"}
     answer = client.post("/vms/hello/change/", form, headers=htmx("dialog")).content.decode()
-    assert "It takes effect at the next start." in answer
+    assert "Its hypervisor is another one at the next start." in answer
     before = vm.mem_size_mib
     vm.refresh_from_db()
     assert (vm.hypervisor, vm.mem_size_mib) == ("qemu", before)
@@ -209,7 +211,7 @@ def test_of_a_vm_that_runs_only_the_next_hypervisor_is_changed(client: Client) -
 
 def test_limits_are_set_and_taken_away_in_the_dialog(client: Client) -> None:
     vm = make_vm(name="hello", mem_size_mib=128)
-    form = {"vcpu_count": "1", "mem_size_mib": "128", "hypervisor": "auto"}
+    form = {"vcpu_count": "1", "mem_size_mib": "128", "hypervisor": "auto"} | POLICIES
     limits = {"disk_mib_s": "50", "disk_iops": "500", "network_mib_s": "10"}
     client.post("/vms/hello/change/", form | limits, headers=htmx("dialog"))
     assert "each disk 50 MiB/s, 500 IOPS; network 10 MiB/s" in _html(client, "/vms/hello/")

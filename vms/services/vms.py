@@ -20,6 +20,7 @@ from nexus_site.core.errors import Conflict, Invalid
 from nexus_site.core.ids import check_name, free_name, resolve
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import cancel, open_operation, open_operations
+from vms import restarts
 from vms.busy import (
     operations_on,
     require_free,
@@ -31,8 +32,9 @@ from vms.capacity import MIN_MEMORY_MIB, check_size
 from vms.choice import require_usable
 from vms.models import VM
 from vms.services.drives import attach_drive
+from vms.services.provisioning import Wanted, replace_provisioning
 from vms.services.rules import require_rest, wish
-from vms.shape import Shape, checked, new_shape, shape_of
+from vms.shape import ANY_TIME, Shape, checked, new_shape, shape_of
 from vms.states import ALIVE, AT_REST, Desired, State
 from vms.transitions import move, record_creation
 
@@ -45,6 +47,7 @@ def create_vm(
     drive: str = "",
     kernel: str = "",
     start: bool = False,
+    provisioning: Wanted | None = None,
     **shape: Unpack[Shape],
 ) -> Operation:
     """A VM from an image (a new drive is made of it) or with an existing drive as its root."""
@@ -66,6 +69,8 @@ def create_vm(
     else:
         root = resolve(Drive.objects.all(), drive)
     attach_drive(vm, root)
+    if provisioning:
+        replace_provisioning(vm, **provisioning)
     return open_operation(
         "vm.create",
         f"Create VM {name}",
@@ -82,8 +87,11 @@ def new_vm(name: str, *, shape: Shape, kernel: Kernel | None = None, reason: str
 
 
 @transaction.atomic
-def start_vm(vm: VM) -> Operation:
-    """Start a VM that has no VMM. Raises ``Conflict`` when it runs, or is busy otherwise."""
+def start_vm(vm: VM, *, reason: str = "start requested", attempt: int = 0) -> Operation:
+    """Start a VM that has no VMM. Raises ``Conflict`` when it runs, or is busy otherwise.
+
+    ``attempt``: which one in a row of its restart policy this is; 0 for a person's.
+    """
     if vm.state not in AT_REST:
         raise Conflict(
             f"The VM “{vm.name}” is {vm.state}.",
@@ -96,16 +104,21 @@ def start_vm(vm: VM) -> Operation:
     require_usable(vm.hypervisor)
     operation = open_operation("vm.start", f"Start VM {vm.name}", subject=vm, params={"vm": vm.ref})
     wish(vm, Desired.RUNNING)
+    restarts.begin(vm, attempt)
     with events.acting(events.current_actor(), operation):
-        move(vm, State.STARTING, "start requested")
+        move(vm, State.STARTING, reason)
     return operation
 
 
 @transaction.atomic
-def stop_vm(vm: VM, *, force: bool = False) -> Operation:
-    """Shut a VM down: the agent first, then the power button, then (or with ``force``) kill."""
+def stop_vm(vm: VM, *, force: bool = False, reason: str = "") -> Operation:
+    """Shut a VM down: the agent first, then the power button, then (or with ``force``) kill.
+
+    One at rest that its restart policy would start again stays as it is.
+    """
     stuck = vm.state == State.STOPPING and not operations_on(vm).exists()
-    if not stuck and vm.state not in ALIVE | {State.STARTING}:
+    rests = vm.state in AT_REST and vm.restart_at is not None
+    if not stuck and not rests and vm.state not in ALIVE | {State.STARTING}:
         raise Conflict(
             f"The VM “{vm.name}” is {vm.state}; there is nothing to stop.", code="vm-not-running"
         )
@@ -119,15 +132,17 @@ def stop_vm(vm: VM, *, force: bool = False) -> Operation:
         deadline=timedelta(minutes=5),
     )
     wish(vm, Desired.STOPPED)
-    if not stuck:
+    restarts.cancel(vm)
+    if not stuck and not rests:
+        reason = reason or ("forced stop requested" if force else "stop requested")
         with events.acting(events.current_actor(), operation):
-            move(vm, State.STOPPING, "forced stop requested" if force else "stop requested")
+            move(vm, State.STOPPING, reason)
     return operation
 
 
 @transaction.atomic
-def restart_vm(vm: VM) -> Operation:
-    """Shut down and start again, as one operation."""
+def restart_vm(vm: VM, *, force: bool = False, reason: str = "restart requested") -> Operation:
+    """Shut down (with ``force``, kill) and start again, as one operation."""
     if vm.state not in ALIVE:
         raise Conflict(
             f"The VM “{vm.name}” is {vm.state}; only a running VM can be restarted.",
@@ -139,11 +154,11 @@ def restart_vm(vm: VM) -> Operation:
         "vm.restart",
         f"Restart VM {vm.name}",
         subject=vm,
-        params={"vm": vm.ref, "force": False},
+        params={"vm": vm.ref, "force": force},
     )
     wish(vm, Desired.RUNNING)
     with events.acting(events.current_actor(), operation):
-        move(vm, State.STOPPING, "restart requested")
+        move(vm, State.STOPPING, reason)
     return operation
 
 
@@ -172,6 +187,7 @@ def delete_vm(
     if not with_snapshots:
         going = Drive.objects.filter(attachment__vm=vm, delete_with_vm=True)
         _require_no_snapshots(vm, [] if keep_drives else list(going))
+    restarts.cancel(vm)
     operation = open_operation(
         "vm.delete",
         f"Delete VM {vm.name}",
@@ -215,20 +231,22 @@ def rename_vm(vm: VM, name: str) -> VM:
 
 @transaction.atomic
 def update_vm(vm: VM, **wanted: Unpack[Shape]) -> VM:
-    """Change what a VM at rest is like; its hypervisor at any time, for the next start.
+    """Change what a VM at rest is like; at any time its hypervisor, for the next start, and
+    what is done when it ends or its agent does not answer.
 
     Raises ``Conflict`` for one that runs, ``Invalid`` for what cannot be.
     """
     before = shape_of(vm)
     shape = checked(cast("Shape", {**before, **wanted}))
     changes = {name: value for name, value in shape.items() if value != before.get(name)}
-    if set(changes) - {"hypervisor"}:
+    if set(changes) - ANY_TIME:
         require_rest(vm, "be changed")
     for name, value in changes.items():
         setattr(vm, name, value)
     if changes:
         vm.save(update_fields=list(changes))
         events.append("vm.changed", vm, **changes)
+        restarts.reconsider(vm)
     return vm
 
 

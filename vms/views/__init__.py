@@ -9,6 +9,7 @@ from vms.views.actions import (
     restart,
     start,
     stop,
+    upgrade_agent,
 )
 from vms.views.create import new, preview
 from vms.views.pages import console_text, detail, vm_list
@@ -28,5 +29,6 @@ __all__ = [
     "restart",
     "start",
     "stop",
+    "upgrade_agent",
     "vm_list",
 ]

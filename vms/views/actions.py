@@ -15,9 +15,10 @@ from nexus_site.core.errors import Invalid
 from nexus_site.core.htmx import Request, go_to, page, toast
 from nexus_site.core.ids import resolve
 from vms import services
-from vms.forms import ChangeForm, RenameForm
+from vms.forms import RenameForm
 from vms.models import VM
 from vms.shape import shape_in, shape_of
+from vms.shape_forms import ChangeForm
 from vms.states import AT_REST
 
 
@@ -49,6 +50,13 @@ def restart(request: Request, ref: str) -> HttpResponse:
 
 @require_POST
 @page()
+def upgrade_agent(request: Request, ref: str) -> HttpResponse:
+    operation = services.upgrade_agent(_vm(ref))
+    return toast(request, operation.title, operation=operation)
+
+
+@require_POST
+@page()
 def rename(request: Request, ref: str) -> HttpResponse:
     form = RenameForm(request.POST)
     vm = services.rename_vm(_vm(ref), form.data.get("name", "").strip())
@@ -58,20 +66,22 @@ def rename(request: Request, ref: str) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @page("operate")
 def change(request: Request, ref: str) -> HttpResponse:
-    """What the VM is like: its size, what it is to run on, its limits."""
+    """What the VM is like: its size, what it is to run on, its limits, its policies."""
     vm = _vm(ref)
     runs = vm.state not in AT_REST
 
     def submit(data: dict[str, Any]) -> HttpResponse:
+        before = vm.hypervisor
         services.update_vm(vm, **shape_in(data))
-        when = "It takes effect at the next start." if runs else ""
+        later = runs and vm.hypervisor != before
+        when = "Its hypervisor is another one at the next start." if later else ""
         return toast(request, f"{vm.name} is changed. {when}".strip())
 
     dialog = Dialog(
         f"Change {vm.name}",
         "Change",
-        "It runs: what it runs on takes effect at its next start, and the rest can be changed "
-        "when it is stopped."
+        "It runs: its hypervisor takes effect at its next start, and its size and limits can be "
+        "changed when it is stopped."
         if runs
         else "",
     )
