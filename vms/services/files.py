@@ -22,10 +22,11 @@ MAX_TEXT = 256 << 10  # bytes of a file that is edited
 
 async def files_of(ref: str) -> VMFiles:
     """The files of a VM, by name or ID. ``NotFound``; ``Conflict``, ``Retryable`` unless ready."""
-    return VMFiles(await sync_to_async(_ready)(ref))
+    return VMFiles(await sync_to_async(ready_vm)(ref))
 
 
-def _ready(ref: str) -> VM:
+def ready_vm(ref: str) -> VM:
+    """The VM, by name or ID, if its agent can be asked."""
     vm = resolve(VM.objects.all(), ref)
     require_ready(vm)
     return vm

@@ -24,6 +24,7 @@ FRAME_FRAGMENTS = ("vms/_header.html", "vms/_dialogs.html")
 TABS = (
     ("vms:detail", "Overview"),
     ("vms:terminal", "Terminal"),
+    ("vms:files", "Files"),
     ("vms:metrics", "Metrics"),
 )
 
