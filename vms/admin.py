@@ -8,7 +8,17 @@ from django.http import HttpRequest, HttpResponse
 
 from nexus_site.core.admin import ReadOnlyAdmin
 from vms import services
-from vms.models import VM, Attachment, Boot, Sample, SnapshotPart, Transition, VMSnapshot
+from vms.models import (
+    VM,
+    Attachment,
+    Boot,
+    ProvisionedFile,
+    Provisioning,
+    Sample,
+    SnapshotPart,
+    Transition,
+    VMSnapshot,
+)
 
 
 @admin.register(VM)
@@ -124,6 +134,26 @@ class BootAdmin(ReadOnlyAdmin):
     search_fields = ("vm__name",)
     search_ids = ("pk", "vm_id")
     ordering = ("-created_at",)
+
+
+@admin.register(Provisioning)
+class ProvisioningAdmin(ReadOnlyAdmin):
+    list_display = ("letters", "vm", "phase", "on_failure", "script_ended_at")
+    list_filter = ("phase", "on_failure")
+    list_select_related = ("vm",)
+    search_fields = ("vm__name",)
+    search_ids = ("pk", "vm_id")
+    hidden = ("secret_env",)
+
+
+@admin.register(ProvisionedFile)
+class ProvisionedFileAdmin(ReadOnlyAdmin):
+    list_display = ("path", "provisioning", "mode", "user", "secret", "size")
+    list_filter = ("secret",)
+    list_select_related = ("provisioning__vm",)
+    search_fields = ("path", "provisioning__vm__name")
+    search_ids = ("pk", "provisioning_id", "provisioning__vm_id")
+    hidden = ("content",)
 
 
 @admin.register(Sample)

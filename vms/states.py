@@ -7,6 +7,9 @@ created ─▶ starting ─▶ running ─▶ ready         running: the VMM run
 ready ⇄ paused         ready/paused ─▶ suspended ─▶ starting
 anything alive ─▶ stopping ─▶ stopped           anything with a VMM ─▶ crashed
 created/stopped/crashed/failed/suspended ─▶ starting
+
+A VM stays running while its guest is provisioned. Where that fails, and is not to be overlooked,
+it is shut down: running ─▶ stopping ─▶ failed.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.STOPPING: ALIVE | {State.STARTING},
     State.STOPPED: frozenset({State.STOPPING}),
     State.CRASHED: WITH_VMM,
-    State.FAILED: frozenset({State.STARTING}),
+    State.FAILED: frozenset({State.STARTING, State.STOPPING}),
 }
 
 #: How each state looks: a colour of the dashboard's kit, and words for people.

@@ -15,6 +15,8 @@ BODIES = {
     "signal_session": {"signal": "INT"},
     "type_into_session": {"data": "x"},
     "update_vm": {"name": "other"},
+    "replace_provisioning": {"env": {"A": "1"}},
+    "change_provisioning": {"env": {"A": "1"}},
     "create_vm": {"image": "nope"},
     "balloon_vm": {"mem_size_mib": 64},
     "create_drive": {"image": "nope"},

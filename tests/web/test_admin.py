@@ -29,6 +29,7 @@ from tests.factories import (
 )
 from tests.web.conftest import make_operation, make_ready_vm
 from vms.models import VM, Boot
+from vms.services.provisioning import GivenFile, replace_provisioning
 from vms.states import State
 
 #: What operators edit in the admin too; everything else is changed by actions alone.
@@ -53,6 +54,7 @@ def act(client: Client, model: type[Model], action: str, *rows: Any, **more: str
 def everything(db: None) -> None:
     vm = make_ready_vm(name="hello")
     make_vm_snapshot(vm), make_sample(vm)
+    replace_provisioning(vm, files=[GivenFile("/etc/motd", b"hello")])
     make_build(), make_kernel(), make_release(), make_operation(), auth.create_token("ci", "read")
     auth.sign_in_link("http://testserver")
 

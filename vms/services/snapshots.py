@@ -16,6 +16,7 @@ from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from vms.busy import require_free, require_idle
 from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
+from vms.services.provisioning import copy_provisioning
 from vms.services.rules import open_rollback, require_settled
 from vms.services.vms import new_name, new_vm
 from vms.shape import Shape, checked, shape_of
@@ -150,7 +151,8 @@ def clone_vm(
     """A new VM with copies of all drives, as they are now (at one instant) or in a snapshot.
 
     Its MAC address is its own, and so will its guest's hostname, machine ID and SSH host keys
-    be. What is left out of its shape is as that of the VM; sizes as those of the snapshot.
+    be. What is left out of its shape is as that of the VM; sizes as those of the snapshot. Its
+    guest is given what that of the VM is given now.
     """
     if snapshot is not None:
         _require_own(vm, snapshot)
@@ -167,6 +169,7 @@ def clone_vm(
         kernel=vm.kernel,
         reason=f"cloned from {vm.name}" + (f", snapshot {snapshot.name}" if snapshot else ""),
     )
+    copy_provisioning(vm, clone)
     if snapshot is not None:
         VM.objects.filter(pk=clone.pk).update(source_snapshot=snapshot)
     places = snapshot.parts.all() if snapshot else vm.attachments.all()

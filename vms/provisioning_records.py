@@ -1,0 +1,185 @@
+"""What the worker reads and writes down while it provisions a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from guest_agent.chunks import ExitStatus
+from guest_agent.messages import Network
+from nexus_site.core import events
+from nexus_site.core.errors import NexusError, from_record
+from nexus_site.core.ids import NexusID
+from nexus_site.core.operations import open_operation
+from vms import outcomes
+from vms.models import VM, ProvisionedFile, Provisioning
+from vms.services.provisioning import content_of, secret_env
+from vms.states import ALIVE, State
+from vms.transitions import try_move
+
+Phase = Provisioning.Phase
+WORKING = (Phase.FILES, Phase.SERVICES, Phase.SCRIPT)
+MASKED_FILE = 4096  # bytes; no larger secret file is looked for in a log
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one boot of a guest is to be given. No repr has the values: they are the guest's."""
+
+    row: NexusID
+    reason: str  # for the move to ready
+    warning: str
+    resumes: bool  # the script of this boot was begun by a worker that has ended
+    drive: NexusID | None
+    hosts: tuple[str, ...]
+    files: tuple[NexusID, ...]
+    env: dict[str, str] = field(repr=False)
+    script: str = field(repr=False)  # empty: there is none, or it has run on this drive
+    secrets: tuple[bytes, ...] = field(repr=False)  # what its log must not show
+
+
+def identity(vm: VM) -> tuple[str, Network]:
+    """What every guest is told at every hello: its name, and its network."""
+    name = str(VM.objects.values_list("name", flat=True).get(pk=vm.pk))
+    dns = Provisioning.objects.filter(vm=vm).values_list("dns", flat=True).first()
+    return name, Network(dns=tuple(dns)) if dns else Network()
+
+
+def phase_of(vm: VM) -> str:
+    """What provisioning does now, in words; empty while it does nothing."""
+    row = Provisioning.objects.filter(vm=vm, phase__in=WORKING, vm__state__in=ALIVE)
+    phase = row.values_list("phase", flat=True).first()
+    return str(Phase(phase).label) if phase else ""
+
+
+def failure_of(vm: VM) -> NexusError | None:
+    """Why a VM that is being stopped, or was, has failed; None where that was no provisioning."""
+    last = vm.history.last()
+    failure = last.detail.get("failure") if last else None
+    if failure is None and last and last.to_state == State.FAILED:
+        failure = last.detail if last.detail.get("code") == "provisioning" else None
+    return from_record(failure) if failure else None
+
+
+@transaction.atomic
+def begin(vm: VM, hello: dict[str, Any], at: datetime, warning: str) -> Work | None:
+    """The agent has called: what there is to do. Where that is nothing the VM is ``ready``."""
+    reason = outcomes.note_hello(vm, hello, at)
+    row = Provisioning.objects.filter(vm=vm).first()
+    if row is None or (row.boot_id == hello["boot_id"] and row.phase not in WORKING):
+        outcomes.ready(vm, reason, warning)
+        return None
+    resumes = row.boot_id == hello["boot_id"] and row.phase == Phase.SCRIPT
+    Provisioning.objects.filter(pk=row.pk).update(boot_id=hello["boot_id"], problem="")
+    if not resumes:
+        enter(vm, row.pk, Phase.FILES)
+    try:
+        return _work(vm, row, reason, warning, resumes)
+    except NexusError as error:
+        _end(vm, row, error, reason, warning)
+        return None
+
+
+def _work(vm: VM, row: Provisioning, reason: str, warning: str, resumes: bool) -> Work:
+    root = vm.attachments.filter(is_root=True).first()
+    drive = root.drive_id if root else None
+    secret = secret_env(row) if row.secret_env else {}
+    small = row.files.filter(secret=True, size__lte=MASKED_FILE)
+    masked = [value.encode() for value in secret.values()] + [content_of(file) for file in small]
+    return Work(
+        row=row.id,
+        reason=reason,
+        warning=warning,
+        resumes=resumes,
+        drive=drive,
+        hosts=tuple(f"{address} {name}" for name, address in row.hosts.items()),
+        files=tuple(row.files.values_list("pk", flat=True)),
+        env=row.env | secret,
+        script=row.script if row.script_drive != drive else "",
+        secrets=tuple(masked),
+    )
+
+
+@transaction.atomic
+def enter(vm: VM, row: NexusID, phase: Provisioning.Phase) -> None:
+    """The next phase has begun."""
+    if Provisioning.objects.filter(pk=row).update(phase=phase):
+        events.append("vm.provisioning", vm, phase=phase.value)
+
+
+def file_to_write(pk: NexusID) -> tuple[ProvisionedFile, bytes] | None:
+    """A file with its bytes; None where it was taken away meanwhile."""
+    file = ProvisionedFile.objects.filter(pk=pk).first()
+    return (file, content_of(file)) if file else None
+
+
+def keep_log(row: NexusID, text: str) -> None:
+    """The script's output so far."""
+    Provisioning.objects.filter(pk=row).update(script_log=text)
+
+
+def script_ended(work: Work, status: ExitStatus, text: str) -> None:
+    """It has run on its drive, unless it failed where that is not to be overlooked: then it runs
+    again at the next start, as does one that was changed meanwhile."""
+    rows = Provisioning.objects.filter(pk=work.row)
+    rows.update(
+        script_log=text,
+        script_exit={"code": status.code, "signal": status.signal, "timed_out": status.timed_out},
+        script_ended_at=timezone.now(),
+    )
+    if status.code != 0:
+        rows = rows.filter(on_failure=Provisioning.OnFailure.WARN)
+    rows.filter(script=work.script).update(script_drive=work.drive)
+
+
+@transaction.atomic
+def end(vm: VM, work: Work, problem: NexusError | None) -> None:
+    """All is done, or ``problem`` has ended it: the VM is ready, or has failed and is stopped."""
+    row = Provisioning.objects.filter(pk=work.row).first()
+    if row is None:  # cleared meanwhile
+        outcomes.ready(vm, work.reason, work.warning)
+    else:
+        _end(vm, row, problem, work.reason, work.warning)
+
+
+def _end(vm: VM, row: Provisioning, problem: NexusError | None, reason: str, warning: str) -> None:
+    """An agent that knows nothing of it is no reason to fail: so it was before it was wished."""
+    text = f"{problem.text} {problem.hint}".strip() if problem else ""
+    Provisioning.objects.filter(pk=row.pk).update(problem=text)
+    enter(vm, row.pk, Phase.FAILED if problem else Phase.DONE)
+    strict = row.on_failure == Provisioning.OnFailure.FAIL
+    if problem and strict and problem.code != "agent-outdated":
+        _fail(vm, problem)
+        return
+    told = f"Provisioning failed: {problem.text}" if problem else ""
+    more = {"detail": problem.detail} if problem and problem.detail else {}
+    outcomes.ready(vm, reason, " ".join(filter(None, (warning, told))), **more)
+
+
+def _fail(vm: VM, problem: NexusError) -> None:
+    """The VM is shut down; once its VMM has ended it is ``failed`` (``outcomes.vmm_ended``)."""
+    failure = problem.record() | {
+        "kind": "Broken",
+        "code": "provisioning",
+        "text": f"Provisioning failed: {problem.text}",
+        "hint": problem.hint or f"Its log: nexusctl vm provision-log {vm.name}",
+    }
+    if try_move(vm, State.STOPPING, failure["text"], detail={"failure": failure}, only_from=ALIVE):
+        open_operation(
+            "vm.stop",
+            f"Stop VM {vm.name}, which could not be provisioned",
+            subject=vm,
+            params={"vm": vm.ref, "force": False},
+        )
+
+
+def masked_words(secrets: Iterable[bytes]) -> list[bytes]:
+    """The lines of secret values that are long enough to be told from other words, longest
+    first."""
+    lines = {line.strip() for value in secrets for line in value.splitlines()}
+    return sorted((line for line in lines if len(line) >= 6), key=len, reverse=True)
