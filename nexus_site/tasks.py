@@ -1,4 +1,4 @@
-"""How the worker comes to look at its host: by operation, and from time to time."""
+"""What the worker does from time to time: look at its host, and thin what it has measured."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from huey.contrib import djhuey
 
 from nexus_site import health
 from nexus_site.core.operations import register
+from vms import metrics_retention
 
 
 @djhuey.db_task()
@@ -19,6 +20,12 @@ def look_at_host() -> None:
 def look_at_host_again() -> None:
     """Every minute: whether it is time to."""
     health.look_when_due()
+
+
+@djhuey.db_periodic_task(huey.crontab(minute="*/5"))
+def thin_metrics() -> None:
+    """Every five minutes: few samples become old in one."""
+    metrics_retention.thin()
 
 
 register(health.KIND, health.plan)

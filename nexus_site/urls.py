@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
 from nexus_site.api import api
+from nexus_site.prometheus import prometheus
 from nexus_site.views import account, health, operations, overview, session
 
 
@@ -37,6 +38,7 @@ urlpatterns = [
     path("", include("images.urls")),
     path("", include("builds.urls")),
     path("v1/", api.urls),
+    path("metrics", prometheus, name="prometheus"),
     path("healthz", healthz, name="healthz"),
     path("admin/", admin.site.urls),
 ]
