@@ -20,6 +20,8 @@
   const SESSION_GONE = 4404;
   const PASSING = new Set([4409, 4429, 4500, 4503]); // problems that may be over at the next try
   const LASTING = new Set(["agent-outdated"]); // unless they have this code
+  const NOT_YET = "cannot-run"; // a guest whose init has hardly begun has no terminals yet
+  const BOOT_MOST = 60_000; // ms for which that may be so
 
   // What the page gives: `size()` is the terminal's {rows, cols}, `mayTry()` whether the guest can
   // answer now. `draw(bytes, drawn)` shows output and calls `drawn` when that is done;
@@ -40,6 +42,7 @@
     #pause = RETRY_FIRST;
     #timer = 0;
     #problem = null;
+    #made = Date.now();
     over = false;
 
     constructor(path, start, page) {
@@ -171,14 +174,18 @@
       this.#hangUp();
       if (this.over) return;
       if (code === SESSION_GONE && this.begun) return this.#end("gone");
-      const lasting = code === DONE || (code >= 4000 && !PASSING.has(code)) || LASTING.has(this.#problem?.code);
-      if (lasting) return this.#end("refused", this.#problem);
+      if (this.#lasts(code, this.#problem?.code)) return this.#end("refused", this.#problem);
       if (this.begun) [this.#waiting, this.#waitingBytes] = [[], 0];
       if (!this.#page.mayTry()) return this.#page.told("waiting");
       const pause = this.#pause * (0.75 + Math.random() / 2);
       this.#pause = Math.min(this.#pause * 2, RETRY_MOST);
       this.#timer = setTimeout(() => this.connect(), pause);
       this.#page.told("lost", { seconds: Math.ceil(pause / 1000), problem: this.#problem });
+    }
+
+    #lasts(code, problem) {
+      if (problem === NOT_YET && this.#start) return Date.now() - this.#made > BOOT_MOST;
+      return code === DONE || (code >= 4000 && !PASSING.has(code)) || LASTING.has(problem);
     }
 
     #end(state, detail) {
