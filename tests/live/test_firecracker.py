@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from bench.server import Server, running_server
 from tests.live.guests import apart, inside
+from tests.nexusctl.terminals import terminal
 from tests.rig import host
 from tests.servers import ctl_fails, history, kill, pid_of, vmms, wait_for_state
 
@@ -75,6 +78,24 @@ def test_it_goes_on_without_nexus_and_has_the_network_that_it_would_have_on_qemu
     assert "1 packets received" in said
     assert pid_of(server, vm) == pid
     assert server.get(f"/v1/vms/{vm['id']}")["state"] == "ready", "Nexus has found it again"
+
+
+def test_programs_files_and_shells_are_as_on_qemu(
+    server: Server, vm: dict[str, Any], tmp_path: Path
+) -> None:
+    sent, back = tmp_path / "sent", tmp_path / "back"
+    sent.write_bytes(os.urandom(100_000))
+    server.ctl("vm", "cp", str(sent), f"{vm['name']}:/root/copied")
+    done = server.post(f"/v1/vms/{vm['id']}/exec", argv=["sha256sum", "/root/copied"])
+    assert done["stdout"].startswith(hashlib.sha256(sent.read_bytes()).hexdigest())
+    server.ctl("vm", "cp", f"{vm['name']}:/root/copied", str(back))
+    assert back.read_bytes() == sent.read_bytes()
+    with terminal("vm", "shell", vm["name"], env=server.env) as screen:
+        screen.read_until(b"# ")
+        screen.type("tty\r")
+        screen.read_until(b"/dev/pts/0")
+        screen.type("exit 7\r")
+        assert screen.ended() == 7
 
 
 def test_a_snapshot_while_it_runs_is_frozen_by_the_agent(

@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-PATIENCE = 120.0
+from tests.firecracker_release import IN_THE_RIG
+
+PATIENCE = 600.0 if IN_THE_RIG else 120.0
 
 
 class Terminal:
