@@ -138,6 +138,8 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     ),
     "vm.files": _files_changed,
     "vm.settled": "its init is through",
+    "vm.provisioning": lambda data: f"provisioning: {data.get('phase', '?')}",
+    "vm.provisioning_changed": "is given something else at its next start",
     "vm.restart_planned": lambda data: (
         f"will start again in {data.get('seconds', 0):.0f} s, attempt {data.get('attempt', '?')}"
     ),

@@ -1,7 +1,7 @@
 from django.urls import path
 
 from vms import views
-from vms.views import files, metrics, snapshots, terminal
+from vms.views import files, metrics, provisioning, snapshots, terminal
 
 app_name = "vms"
 urlpatterns = [
@@ -22,6 +22,20 @@ urlpatterns = [
     path("vms/<str:ref>/files/directory/", files.make_directory, name="make-directory"),
     path("vms/<str:ref>/files/move/", files.move, name="move-file"),
     path("vms/<str:ref>/files/remove/", files.remove, name="remove-file"),
+    path("vms/<str:ref>/provisioning/", provisioning.provisioning, name="provisioning"),
+    path("vms/<str:ref>/provisioning/secret/", provisioning.add_secret, name="add-secret"),
+    path(
+        "vms/<str:ref>/provisioning/secret/<str:name>/remove/",
+        provisioning.remove_secret,
+        name="remove-secret",
+    ),
+    path("vms/<str:ref>/provisioning/file/", provisioning.add_file, name="add-given-file"),
+    path(
+        "vms/<str:ref>/provisioning/file/<str:file_ref>/remove/",
+        provisioning.remove_file,
+        name="remove-given-file",
+    ),
+    path("vms/<str:ref>/provisioning/run-again/", provisioning.run_again, name="run-script-again"),
     path("vms/<str:ref>/start/", views.start, name="start"),
     path("vms/<str:ref>/stop/", views.stop, name="stop"),
     path("vms/<str:ref>/restart/", views.restart, name="restart"),

@@ -263,6 +263,12 @@ def percent(part: float | None, whole: float | None = 1) -> int:
 
 
 @register.filter
+def octal(mode: int) -> str:
+    """A file's mode, as people write it: 0644."""
+    return f"{mode:04o}"
+
+
+@register.filter
 def mib(count: int) -> str:
     """A number of MiB with its unit: ``512 MiB``, ``2 GiB``."""
     return wording.size(count * 1024**2)

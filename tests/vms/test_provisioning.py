@@ -93,7 +93,8 @@ async def row_of(vm: VM) -> Provisioning:
 
 async def last_move(vm: VM) -> tuple[str, str, dict[str, Any]]:
     rows = await _in_thread(lambda: list(vm.history.values_list("to_state", "reason", "detail")))
-    return tuple(rows[-1])  # type: ignore[return-value]
+    state, reason, detail = rows[-1]
+    return state, reason, detail
 
 
 # Settings and files

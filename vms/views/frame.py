@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models import Count, F, OuterRef, QuerySet, Subquery
 from django.urls import reverse
 
 from drives.models import Drive, Snapshot
@@ -17,7 +17,8 @@ from vms import queries
 from vms.console import read_console
 from vms.forms import RenameForm
 from vms.models import VM, Boot, VMSnapshot
-from vms.states import WITH_VMM
+from vms.provisioning_records import phase_of
+from vms.states import WITH_VMM, State
 
 FRAME_FRAGMENTS = ("vms/_header.html", "vms/_dialogs.html")
 #: The pages: the name of the URL, and what the tab says.
@@ -26,18 +27,21 @@ TABS = (
     ("vms:terminal", "Terminal"),
     ("vms:files", "Files"),
     ("vms:metrics", "Metrics"),
+    ("vms:provisioning", "Provisioning"),
 )
 
 
 def frame(ref: str, current: str) -> dict[str, Any]:
     """The context of the page ``current`` of the VM called ``ref``; raises ``NotFound``."""
-    vm = resolve(with_launch(queries.vm_detail()), ref)
+    rows = with_launch(queries.vm_detail())
+    vm = resolve(rows.annotate(provisioning_problem=F("provisioning__problem")), ref)
     attachments = vm.attachments.all()
     drives = [attachment.drive for attachment in attachments]
     return {
         "area": "vms",
         "vm": vm,
         "tabs": _tabs(vm, current),
+        "phase": phase_of(vm) if vm.state == State.RUNNING else "",
         "running": open_operations(vm),
         "has_vmm": vm.state in WITH_VMM,
         "has_root": any(attachment.is_root for attachment in attachments),
