@@ -17,10 +17,12 @@ type mount struct {
 	data         string
 }
 
-// mountKernelFileSystems mounts what every init finds mounted or mounts itself.
+// mountKernelFileSystems mounts what every init finds mounted or mounts itself. The agent gives
+// terminals before an init has come so far as to mount what they need.
 func mountKernelFileSystems() {
 	mountAll(
 		mount{"devtmpfs", "/dev", nosuid, "mode=0755"},
+		mount{"devpts", "/dev/pts", nosuid | noexec, "gid=5,mode=620,ptmxmode=666"},
 		mount{"proc", "/proc", nosuid | noexec | nodev, ""},
 		mount{"sysfs", "/sys", nosuid | noexec | nodev, ""},
 	)
@@ -29,7 +31,6 @@ func mountKernelFileSystems() {
 // mountForPrograms mounts what programs expect and, without an init, nobody else mounts.
 func mountForPrograms() {
 	mountAll(
-		mount{"devpts", "/dev/pts", nosuid | noexec, "gid=5,mode=620,ptmxmode=666"},
 		mount{"tmpfs", "/dev/shm", nosuid | nodev, "mode=1777"},
 		mount{"tmpfs", "/run", nosuid | nodev, "mode=0755"},
 		mount{"cgroup2", "/sys/fs/cgroup", nosuid | noexec | nodev, ""},
