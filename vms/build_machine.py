@@ -24,10 +24,10 @@ from images import services as image_services
 from images.formats.disks import RawDisk
 from images.formats.ext4_reader import Ext4
 from nexus_site.core.errors import Broken, Conflict, Invalid, NexusError, Retryable
+from vms.console import PANIC
 from vms.drivers import QEMU, driver_for
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
-from vms.outcomes import PANIC
 from vms.paths import CONSOLE
 
 T = TypeVar("T")

@@ -15,6 +15,8 @@ from vms.paths import CONSOLE, console_files, vm_dir
 
 TAIL_LINES = 20
 TAIL_BYTES = 8192
+TRACE_LINES, TRACE_BYTES = 400, 65536  # what a kernel may say after the line that says why
+PANIC = "Kernel panic - not syncing"
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,26 @@ class ConsolePage:
     size: int
 
 
-def console_tail(vm: VM, lines: int = TAIL_LINES) -> list[str]:
-    """The last lines that the guest wrote since its start, for a post-mortem."""
+def console_tail(vm: VM, lines: int = TAIL_LINES, most: int = TAIL_BYTES) -> list[str]:
+    """The last lines that the guest wrote since its start, for a post-mortem; at most so many
+    bytes of them."""
     try:
         with (vm_dir(vm) / CONSOLE).open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
-            text = file.read(TAIL_BYTES).decode("utf-8", "replace")
+            file.seek(max(file.seek(0, os.SEEK_END) - most, 0))
+            text = file.read(most).decode("utf-8", "replace")
     except OSError:
         return []
     return [line.rstrip("\r") for line in text.splitlines() if line.strip()][-lines:]
+
+
+def last_words(vm: VM) -> list[str]:
+    """So many of them that what the guest's kernel said of its end is among them."""
+    return console_tail(vm, TRACE_LINES, TRACE_BYTES)
+
+
+def panic(vm: VM) -> str:
+    """The line in which the guest's kernel says why it panicked; empty where it does not."""
+    return next((line for line in reversed(last_words(vm)) if PANIC in line), "")
 
 
 def read_console(vm: VM, offset: int = -65536, limit: int = 65536) -> ConsolePage:

@@ -20,7 +20,7 @@ from nexus_site.core import events
 from nexus_site.core.errors import Broken, NexusError
 from vms import restarts
 from vms.choice import Choice, label
-from vms.console import console_tail
+from vms.console import console_tail, panic
 from vms.drivers import driver_of
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM, Boot
@@ -28,7 +28,6 @@ from vms.paths import vm_dir
 from vms.states import ALIVE, State
 from vms.transitions import try_move
 
-PANIC = "Kernel panic - not syncing"
 CHOICE_MOST = 300  # characters
 
 
@@ -185,8 +184,10 @@ def vmm_ended(vm: VM, ended: Exit, handle: Handle | None = None) -> None:
     if vm.state == State.STOPPING:
         _stopped(vm, how, record)
     elif vm.state in ALIVE:
+        panicked = panic(vm)
+        if panicked and panicked not in lines:  # a long trace came after it
+            lines.insert(0, panicked)
         post_mortem = record | {"console": lines, "last_heartbeat": _last_heartbeat(vm)}
-        panicked = any(PANIC in line for line in lines)
         if ended.code == 0 and not panicked:
             try_move(vm, State.STOPPING, "the guest shut itself down")
             try_move(vm, State.STOPPED, how, detail=record)

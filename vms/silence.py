@@ -17,7 +17,7 @@ from django.utils import timezone
 from guest_agent.fields import text_field
 from guest_agent.messages import Heartbeat
 from vms import outcomes
-from vms.console import console_tail
+from vms.console import last_words
 from vms.models import VM
 from vms.services import policies
 from vms.states import State
@@ -86,7 +86,7 @@ def _because(vm: VM, signs: Signs) -> str:
 
 def _last_words(vm: VM) -> str:
     """What the guest's kernel said last, if that explains it; a guest may say anything."""
-    for line in reversed(console_tail(vm)):
+    for line in reversed(last_words(vm)):
         if found := _PANIC.search(line):
             return f"its console says: {_shown(found[0])}"
         if found := _KILLED.search(line):

@@ -15,6 +15,7 @@ from guest_agent.messages import Heartbeat
 from nexus_site.core.operations import open_operations
 from tests.factories import make_vm
 from vms import live_drives, outcomes, services, silence
+from vms.hypervisors.base import Exit
 from vms.models import VM, Transition
 from vms.paths import CONSOLE, make_vm_dir
 from vms.silence import Clock, Signs, drift_of
@@ -105,6 +106,20 @@ def test_what_its_kernel_said_last_is_named(console: str, cause: str) -> None:
     assert cause in reason
     assert reason.isprintable()
     assert len(reason) <= 300
+
+
+def test_a_panic_before_a_long_trace_is_found() -> None:
+    trace = "".join(f"[ 9.{n:03}] ? function_{n}+0x5d/0x90\n" for n in range(200))
+    vm = make_ready(vmm="qemu", restart_policy="on-failure", desired_state="running")
+    says(vm, f"[ 9.0] Kernel panic - not syncing: sysrq triggered crash\n{trace}")
+    assert "Kernel panic" in silent(vm)
+    outcomes.vmm_ended(vm, Exit(0, None, 1.0))
+    assert last(vm).to_state == State.CRASHED
+    assert last(vm).reason == "the VMM exited with code 0: the guest panicked"
+    assert last(vm).detail["console"][0].endswith("sysrq triggered crash")
+    assert last(vm).detail["console"][-1].endswith("function_199+0x5d/0x90")
+    vm.refresh_from_db()
+    assert vm.restart_at
 
 
 def test_what_it_says_otherwise_is_no_cause() -> None:
