@@ -199,7 +199,12 @@ def test_a_text_is_edited(
 
 def test_a_text_starts_where_the_file_does(client: Client, root: Path) -> None:
     (root / "file").write_text("\n\nfirst")
-    assert ">\n\n\nfirst</textarea>" in get(client, path="/file"), "browsers drop the first one"
+    html = get(client, path="/file")
+    assert ">\n\n\nfirst</textarea>" in html, "browsers drop the first one"
+    section = html[html.index('<section id="vms-files"') :]
+    assert "data-live" not in section[: section.index(">")], "nobody's typing is overwritten"
+    assert "data-uploads" not in html
+    assert "New directory" not in html
 
 
 def test_a_file_that_was_changed_meanwhile_stays(client: Client, root: Path) -> None:

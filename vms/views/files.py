@@ -114,10 +114,10 @@ async def _look(vm: VM, path: str, after: str) -> dict[str, Any]:
     """What the page of a path shows."""
     files = Files(GatewayAgent(vm))
     info = await files.stat(path, follow=True)
-    found: dict[str, Any] = {"line": Line(vm, info, path)}
+    found: dict[str, Any] = {"entry": Line(vm, info, path)}
     if info.type == "directory":
         part = await files.list(path, after=after, limit=A_PAGE)
-        found["lines"] = [Line(vm, each, inside(path, each.name)) for each in part.files]
+        found["entries"] = [Line(vm, each, inside(path, each.name)) for each in part.files]
         found["after"] = visible(after)
         if part.more and part.files:
             found["next_url"] = f"{address(vm, path)}&after={encoded(part.files[-1].name)}"
