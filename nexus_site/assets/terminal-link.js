@@ -21,7 +21,8 @@
   const PASSING = new Set([4409, 4429, 4500, 4503]); // problems that may be over at the next try
   const LASTING = new Set(["agent-outdated"]); // unless they have this code
   const NOT_YET = "cannot-run"; // a guest whose init has hardly begun has no terminals yet
-  const BOOT_MOST = 60_000; // ms for which that may be so
+  const BOOT_MOST = 180_000; // ms for which that may be so
+  const BOOT_RETRY = 2000;
 
   // What the page gives: `size()` is the terminal's {rows, cols}, `mayTry()` whether the guest can
   // answer now. `draw(bytes, drawn)` shows output and calls `drawn` when that is done;
@@ -177,7 +178,8 @@
       if (this.#lasts(code, this.#problem?.code)) return this.#end("refused", this.#problem);
       if (this.begun) [this.#waiting, this.#waitingBytes] = [[], 0];
       if (!this.#page.mayTry()) return this.#page.told("waiting");
-      const pause = this.#pause * (0.75 + Math.random() / 2);
+      const most = this.#problem?.code === NOT_YET ? BOOT_RETRY : RETRY_MOST;
+      const pause = Math.min(this.#pause, most) * (0.75 + Math.random() / 2);
       this.#pause = Math.min(this.#pause * 2, RETRY_MOST);
       this.#timer = setTimeout(() => this.connect(), pause);
       this.#page.told("lost", { seconds: Math.ceil(pause / 1000), problem: this.#problem });

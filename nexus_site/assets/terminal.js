@@ -45,7 +45,7 @@
     connecting: () => "",
     open: () => "",
     waiting: () => (vmState() === "ready" ? "" : `The VM is ${vmState()}. The screen goes on by itself when it answers.`),
-    lost: ({ seconds, problem }) => `${problem ? `${problem.detail} Trying again` : "The connection is lost. Reconnecting"}${seconds > 1 ? ` in ${seconds} s` : ""}…`,
+    lost: ({ seconds, problem }) => `${problem ? `${problem.detail.replace(/\.?$/, ".")} Trying again` : "The connection is lost. Reconnecting"}${seconds > 1 ? ` in ${seconds} s` : ""}…`,
     ended: howItEnded,
     gone: () => "This session is gone: the guest was restarted, or its agent was.",
     refused: (problem) => [problem?.detail ?? "Nexus has ended this.", problem?.hint].filter(Boolean).join(" "),
