@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 
+from guest_agent.messages import Heartbeat
 from tests.factories import make_vm
 from vms import sampling
 from vms.hypervisors import monitor
 from vms.hypervisors.base import Handle
-from vms.models import Sample
+from vms.models import VM, Sample
 from vms.sampling import FASTEST, GuestCounters, Look, Sampler, VmmUsage, byte_rate, rates, share
+from vms.states import State
+from vms.watch import Watch
 
 MIB = 1 << 20
+T = TypeVar("T")
 
 
 def heartbeat(busy: int = 0, idle: int = 0, **values: Any) -> dict[str, Any]:
@@ -36,6 +40,13 @@ def heartbeat(busy: int = 0, idle: int = 0, **values: Any) -> dict[str, Any]:
         "io": [{"device": "vda", **disk}, {"device": "dm-0", **made}],
         "network": [{"name": "eth0", **traffic}, {"name": "docker0", **bridge}],
     } | values
+
+
+class NoDatabase:
+    """For a watch that is not started."""
+
+    async def in_database(self, call: Callable[[], T]) -> T:
+        raise NotImplementedError
 
 
 def look(at: float, heartbeat: dict[str, Any], vmm: VmmUsage | None = None) -> Look:
@@ -151,3 +162,20 @@ def test_a_vmm_is_no_other_process_under_its_pid(handle: Handle) -> None:
 def test_a_vmm_has_no_more_than_all_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert sampling._vmm_cpu(VmmUsage(0.0, 1), VmmUsage(50.0, 1), 5.0) == 2
+
+
+@pytest.mark.django_db
+def test_each_heartbeat_of_a_watched_vm_is_a_sample_while_there_is_a_vm(handle: Handle) -> None:
+    vm = make_vm(root=False, state=State.READY)
+    watch = Watch(NoDatabase(), vm, handle)
+    memory = {"total": 256 * MIB, "available": 156 * MIB}
+    said = Heartbeat.parse(
+        {"uptime": 1, "time": 1, "load": [0, 0, 0], "memory": memory, "disks": []}
+    )
+    watch._keep(said)
+    sample = vm.samples.get()
+    assert (sample.memory_used, sample.cpu) == (100 * MIB, None)
+    VM.objects.filter(pk=vm.pk).delete()
+    watch._answered_at += 100
+    watch._keep(said)
+    assert not Sample.objects.exists()
