@@ -267,8 +267,7 @@ def show_vm(row: dict[str, Any]) -> None:
         [
             ("name", row["name"]),
             ("id", row["id"]),
-            ("state", f"{output.state(row['state'])} for {ago(row['state_since'])}"),
-            ("phase", row["phase"]),
+            ("state", vm_provision.state_and_phase(row)),
             ("wanted", row["desired_state"]),
             ("image", _named(row["image"])),
             ("kernel", _named(row["kernel"]) if row["kernel"] else "the default kernel"),

@@ -14,7 +14,7 @@ import click
 
 from nexusctl import output
 from nexusctl.app import App, Command, Work, dry_run_option, pass_app
-from nexusctl.formatting import size, when
+from nexusctl.formatting import ago, size, when
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -246,6 +246,12 @@ def show_provisioning(row: dict[str, Any]) -> None:
             ("problem", row["problem"]),
         ]
     )
+
+
+def state_and_phase(row: dict[str, Any]) -> str:
+    """A VM's state, for how long, and what provisioning does meanwhile."""
+    phase = f", {row['phase']}" if row["phase"] else ""
+    return f"{output.state(row['state'])} for {ago(row['state_since'])}{phase}"
 
 
 def _shown(file: dict[str, Any]) -> str:

@@ -81,6 +81,7 @@ VM_DETAIL: Row = VM | {
     "source_snapshot": None,
     "hotplug_problem": "",
     "next_start": {"hypervisor": "firecracker", "reason": "the best that works here"},
+    "phase": "",
 }
 HISTORY: list[Row] = [
     {

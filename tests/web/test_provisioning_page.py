@@ -126,10 +126,10 @@ def test_the_phase_and_the_log_are_shown_while_the_script_runs(client: Client) -
     vm = make_ready_vm(name="hello")
     rules.replace_provisioning(vm, script="x")
     VM.objects.update(state=State.RUNNING)
-    Provisioning.objects.update(phase="script", script_log="so far <b>\n")
+    Provisioning.objects.update(phase="script", script_log="so far <b>\nmore\n")
     html = _html(client)
     assert "Under way:" in html
-    assert "so far &lt;b&gt;" in html
+    assert "so far &lt;b&gt;\nmore\n</pre>" in html
     assert "Running the first-boot script" in _html(client, "/vms/hello/")
 
 
