@@ -5,12 +5,14 @@ All of it needs the scope ``operate``: arguments and output may say more than a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from ninja import Query, Router, Status
 
+from guest_agent import replies
 from guest_agent.sessions import Attachment
 from nexus_site.core.errors import Invalid
 from nexus_site.core.problems import BearerToken
@@ -28,6 +30,8 @@ from vms.sessions_schemas import (
     SessionOutput,
     SignalIn,
 )
+
+OUTPUT_PATIENCE = 30.0  # seconds for what a session has written already
 
 router = Router(auth=BearerToken("operate"))
 ready_vm = sync_to_async(services.ready_vm)
@@ -110,7 +114,10 @@ async def get_session_output(
     state = await services.find_session(vm, session)
     look = await services.look_at_session(vm, session, query.offset)
     try:
-        return await _so_far(look, state.size, HowEnded.of(state.exit), query)
+        async with asyncio.timeout(OUTPUT_PATIENCE):
+            return await _so_far(look, state.size, HowEnded.of(state.exit), query)
+    except TimeoutError:
+        raise replies.too_slow("did not give its output", OUTPUT_PATIENCE) from None
     finally:
         look.close()
 

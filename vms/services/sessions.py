@@ -27,6 +27,7 @@ from vms.models import VM
 from vms.services.programs import name_of
 
 END_PATIENCE = 15.0  # seconds for a program that was killed to be gone
+NAMES_TRIED = 10  # others may take one meanwhile
 INPUT_PATIENCE = 10.0  # seconds for a program to read what it is given
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -59,11 +60,12 @@ async def start_session(
 
 async def start_named_session(vm: VM, program: Program, keep: int = DEFAULT_KEEP) -> str:
     """Start ``program`` as a new session, called after it; gives the name."""
-    while True:
+    for _ in range(NAMES_TRIED):
         taken = {session.id for session in await sessions_of(vm).list()}
         session_id = free_name(taken.__contains__, _slug(program))
         if not (await start_session(vm, session_id, program, keep)).existing:
             return session_id
+    raise Retryable("No name is free for this session.", code="session-name")
 
 
 async def find_session(vm: VM, session_id: str) -> SessionState:
