@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from builds.models import Build, Template
@@ -26,6 +29,9 @@ from tests.factories import (
     make_template,
     make_vm,
 )
+from tests.vms.fake_agents import PATIENCE
+from tests.vms.real_agents import Agents
+from vms.gateway import SOCKET
 from vms.models import VM, Attachment
 from vms.states import State
 
@@ -122,6 +128,52 @@ def ready(world: World) -> VM:
     VM.objects.filter(pk=world.vm.pk).update(state=State.READY)
     world.vm.refresh_from_db()
     return world.vm
+
+
+# Files of a VM: a gateway in a thread, and what is asked of it
+
+Ask = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def agents(settings: Any) -> Iterator[Agents]:
+    with Agents(Path(settings.NEXUS.run_dir) / SOCKET) as agents:
+        yield agents
+
+
+@pytest.fixture
+def guest(db: None) -> VM:
+    """A ready VM, for an agent of one's choice."""
+    return make_vm(name="hello", state=State.READY)
+
+
+@pytest.fixture
+def ask(db: None) -> Ask:
+    """Asks for something under the files of the VM ``hello``."""
+    secret = auth.create_token("ci", "operate")[1]
+
+    async def ask(
+        method: str, what: str = "", data: bytes = b"", headers: Any = None, **query: str
+    ) -> Any:
+        text = urlencode(query, errors="surrogateescape")
+        async with asyncio.timeout(PATIENCE):
+            client = AsyncClient(raise_request_exception=False)
+            return await client.generic(
+                method,
+                f"/v1/vms/hello/files{what}?{text}",
+                data,
+                content_type="application/octet-stream",
+                headers={"Authorization": f"Bearer {secret}"} | (headers or {}),
+            )
+
+    return ask
+
+
+async def content(response: Any) -> bytes:
+    """The body of an answer, streamed or not."""
+    if not response.streaming:
+        return bytes(response.content)
+    return b"".join([piece async for piece in response.streaming_content])
 
 
 # A kind of operation that only counts: two steps, the first one satisfied already.

@@ -1,28 +1,21 @@
-"""Files of VMs by the API: the real agent on a directory, and agents that lie."""
+"""Files of VMs by the API: the real agent on a directory of this machine."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import tarfile
-from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlencode
+from urllib.parse import unquote
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 
-from guest_agent.headers import encode_header, read_header
-from guest_agent.yamux import Stream
 from nexus_site.core import auth
 from nexus_site.core.models import Event
-from tests.factories import make_vm
-from tests.vms.fake_agents import PATIENCE
+from tests.api.conftest import Ask, content
 from tests.vms.real_agents import Agents
-from vms.gateway import SOCKET
 from vms.models import VM
 from vms.states import State
 
@@ -30,51 +23,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 MIB = 1 << 20
 ODD = os.fsdecode(b"odd \xff\n\x1b[31m<b>\xe2\x80\xae")
-Ask = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
-def agents(settings: Any) -> Iterator[Agents]:
-    with Agents(Path(settings.NEXUS.run_dir) / SOCKET) as agents:
-        yield agents
-
-
-@pytest.fixture
-def vm(db: None) -> VM:
-    return make_vm(name="hello", state=State.READY)
-
-
-@pytest.fixture
-def root(agents: Agents, vm: VM, tmp_path: Path) -> Path:
+def root(agents: Agents, guest: VM, tmp_path: Path) -> Path:
     """The guest's root directory."""
-    return agents.real(vm, tmp_path)
-
-
-@pytest.fixture
-def ask(db: None) -> Ask:
-    secret = auth.create_token("ci", "operate")[1]
-
-    async def ask(
-        method: str, what: str = "", data: bytes = b"", headers: Any = None, **query: str
-    ) -> Any:
-        text = urlencode(query, errors="surrogateescape")
-        async with asyncio.timeout(PATIENCE):
-            client = AsyncClient(raise_request_exception=False)
-            return await client.generic(
-                method,
-                f"/v1/vms/hello/files{what}?{text}",
-                data,
-                content_type="application/octet-stream",
-                headers={"Authorization": f"Bearer {secret}"} | (headers or {}),
-            )
-
-    return ask
-
-
-async def content(response: Any) -> bytes:
-    if not response.streaming:
-        return bytes(response.content)
-    return b"".join([piece async for piece in response.streaming_content])
+    return agents.real(guest, tmp_path)
 
 
 # Looking
@@ -251,7 +205,7 @@ async def test_directories_moves_and_ends(ask: Ask, root: Path) -> None:
     assert (await ask("DELETE", path="/b")).status_code == 404
 
 
-async def test_history_says_who_changed_what(ask: Ask, root: Path, vm: VM) -> None:
+async def test_history_says_who_changed_what(ask: Ask, root: Path, guest: VM) -> None:
     await ask("PUT", "/content", b"x", path=f"/{ODD}")
     await ask("PUT", "/content", b"x", path="/no/such/directory")
     await ask("POST", "/move", path=f"/{ODD}", to=f"/{'x' * 250}")
@@ -262,13 +216,13 @@ async def test_history_says_who_changed_what(ask: Ask, root: Path, vm: VM) -> No
         {"action": "wrote", "path": shown, "bytes": 1},
         {"action": "moved", "path": shown, "to": f"/{'x' * 198}…"},
     ]
-    assert {(event.actor, event.subject_id) for event in events} == {("token:ci", vm.id)}
+    assert {(event.actor, event.subject_id) for event in events} == {("token:ci", guest.id)}
 
 
 @pytest.mark.parametrize(
     "query", [{"mode": "9"}, {"mode": "10000"}, {"user": "x" * 300}, {"parents": "perhaps"}]
 )
-async def test_queries_that_cannot_be(ask: Ask, vm: VM, query: dict[str, str]) -> None:
+async def test_queries_that_cannot_be(ask: Ask, guest: VM, query: dict[str, str]) -> None:
     response = await ask("PUT", "/content", b"x", path="/file", **query)
     assert (response.status_code, response.json()["code"]) == (422, "validation")
 
@@ -277,7 +231,7 @@ async def test_queries_that_cannot_be(ask: Ask, vm: VM, query: dict[str, str]) -
 
 
 @pytest.mark.parametrize("what", ["", "/content", "/archive"])
-async def test_reading_needs_operate(vm: VM, what: str) -> None:
+async def test_reading_needs_operate(guest: VM, what: str) -> None:
     secret = (await sync_to_async(auth.create_token)("eye", "read"))[1]
     response = await AsyncClient().get(
         f"/v1/vms/hello/files{what}?path=/etc", headers={"Authorization": f"Bearer {secret}"}
@@ -290,119 +244,8 @@ async def test_reading_needs_operate(vm: VM, what: str) -> None:
     ("method", "what"), [("GET", ""), ("GET", "/content"), ("PUT", "/content")]
 )
 async def test_a_vm_that_is_not_ready(
-    ask: Ask, vm: VM, state: State, status: int, method: str, what: str
+    ask: Ask, guest: VM, state: State, status: int, method: str, what: str
 ) -> None:
-    await VM.objects.filter(pk=vm.pk).aupdate(state=state)
+    await VM.objects.filter(pk=guest.pk).aupdate(state=state)
     response = await ask(method, what, path="/etc")
     assert (response.status_code, response.json()["code"]) == (status, "vm-not-ready")
-
-
-# Agents that lie
-
-FILE = {"name": "x", "type": "file", "size": 10, "mode": 420, "uid": 0, "gid": 0, "modified": 1.0}
-
-
-def says(*replies: dict[str, Any], then: bytes = b"", reset: bool = False) -> Any:
-    """An agent that answers every request with these headers and bytes."""
-
-    async def serve(stream: Stream) -> None:
-        await read_header(stream)
-        for reply in replies:
-            await stream.write(encode_header({"ok": True} | reply))
-        await stream.write(then)
-        if reset:
-            stream.reset()
-        else:
-            stream.write_eof()
-
-    return serve
-
-
-async def test_more_than_was_announced_is_left(ask: Ask, agents: Agents, vm: VM) -> None:
-    agents.fake(vm, says(FILE, then=b"0123456789and much more"))
-    response = await ask("GET", "/content", path="/x")
-    assert await content(response) == b"0123456789"
-
-
-@pytest.mark.parametrize("reset", [False, True])
-async def test_less_than_was_announced_breaks_the_answer_off(
-    ask: Ask, agents: Agents, vm: VM, reset: bool
-) -> None:
-    agents.fake(vm, says(FILE, then=b"01234", reset=reset))
-    response = await ask("GET", "/content", path="/x")
-    with pytest.raises(Exception, match=r"gave 5 of 10 bytes|closed the stream"):
-        await content(response)
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [
-        {"size": -1},
-        {"size": 1e300},
-        {"size": "10"},
-        {"modified": 1e300},
-        {"name": "../x"},
-        {"name": "x" * 300},
-        {"mode": 1 << 20},
-        {"uid": True},
-    ],
-)
-@pytest.mark.parametrize("what", ["", "/content", "/archive"])
-async def test_facts_that_cannot_be(
-    ask: Ask, agents: Agents, vm: VM, lie: dict[str, Any], what: str
-) -> None:
-    agents.fake(vm, says(FILE | lie))
-    response = await ask("GET", what, path="/x")
-    assert (response.status_code, response.json()["code"]) == (500, "agent-protocol")
-
-
-def lists(*names: str, more: bool = False) -> Any:
-    async def serve(stream: Stream) -> None:
-        header = await read_header(stream)
-        if header["op"] == "stat":
-            await stream.write(encode_header({"ok": True} | FILE | {"type": "directory"}))
-            return
-        await stream.write(encode_header({"ok": True, "more": more}))
-        for name in names:
-            await stream.write(encode_header(FILE | {"name": name}))
-        stream.write_eof()
-
-    return serve
-
-
-@pytest.mark.parametrize(
-    "agent",
-    [
-        lists(*(f"{number:05}" for number in range(501))),
-        lists("b", "a", more=True),
-        lists("a", "a", more=True),
-    ],
-    ids=["more than asked for", "out of order", "again and again"],
-)
-async def test_lists_that_would_not_end(ask: Ask, agents: Agents, vm: VM, agent: Any) -> None:
-    agents.fake(vm, agent)
-    response = await ask("GET", path="/x")
-    assert (response.status_code, response.json()["code"]) == (500, "agent-protocol")
-
-
-async def test_the_next_page_cannot_be_this_one(ask: Ask, agents: Agents, vm: VM) -> None:
-    agents.fake(vm, lists("a", more=True))
-    assert (await ask("GET", path="/x")).json()["next_after"] == "a"
-    assert (await ask("GET", path="/x", after="a")).status_code == 500
-
-
-async def test_a_file_whose_size_nobody_knows_is_streamed_to_its_end(
-    ask: Ask, agents: Agents, vm: VM
-) -> None:
-    agents.fake(vm, says(FILE | {"size": 0}, then=b"made as it is read"))
-    response = await ask("GET", "/content", path="/proc/x")
-    assert "Content-Length" not in response.headers
-    assert await content(response) == b"made as it is read"
-
-
-@pytest.mark.parametrize("size", [-1, "x", None, 1e300])
-async def test_an_end_that_cannot_be(ask: Ask, agents: Agents, vm: VM, size: Any) -> None:
-    agents.fake(vm, says({}, {"size": size}))
-    response = await ask("PUT", "/content", b"x", path="/x")
-    assert (response.status_code, response.json()["code"]) == (500, "agent-protocol")
-    assert not await Event.objects.filter(kind="vm.files").aexists()

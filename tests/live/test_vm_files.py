@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import stat
@@ -175,3 +176,59 @@ def test_nobody_gets_in_with_a_body(server: Server, vm: dict[str, Any]) -> None:
 def test_what_the_kernel_makes_has_no_size(server: Server, vm: dict[str, Any]) -> None:
     with asked(server, vm, "GET", "/content", path="/proc/version") as response:
         assert response.read().startswith(b"Linux")
+
+
+# The command line
+
+
+def cp(server: Server, *arguments: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [str(BIN / "nexusctl"), "vm", "cp", *arguments]
+    return subprocess.run(command, env=server.env, capture_output=True, timeout=PATIENCE, **more)
+
+
+def test_a_directory_goes_in_and_comes_out(
+    server: Server, vm: dict[str, Any], tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "in").mkdir(parents=True)
+    odd = os.fsdecode(b"odd \xff \x1b")
+    (tree / "in" / odd).write_bytes(os.urandom(3 * MIB))
+    (tree / "in" / odd).chmod(0o741)
+    (tree / "in/link").symlink_to("../nowhere")
+    (tree / ("n" * 200)).write_text("long")
+    assert cp(server, str(tree), f"{vm['id']}:/srv").returncode == 0
+    assert sh(server, vm, "stat -c '%a %u' /srv/tree/in/odd*") == "741 0\n"
+    done = cp(server, f"{vm['id']}:/srv/tree/.", str(tmp_path / "back"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back/in" / odd).read_bytes() == (tree / "in" / odd).read_bytes()
+    assert stat.S_IMODE((tmp_path / "back/in" / odd).stat().st_mode) == 0o741
+    assert str((tmp_path / "back/in/link").readlink()) == "../nowhere"
+    assert (tmp_path / "back" / ("n" * 200)).read_text() == "long"
+
+
+def test_files_links_and_streams(server: Server, vm: dict[str, Any], tmp_path: Path) -> None:
+    ref = vm["id"]
+    assert cp(server, "-", f"{ref}:/srv/typed", input=b"typed").returncode == 0
+    assert cp(server, f"{ref}:/srv/typed", "-").stdout == b"typed"
+    sh(server, vm, "ln -sf typed /srv/to-file; ln -sfn /etc/apk /srv/to-directory")
+    assert cp(server, f"{ref}:/srv/to-file", str(tmp_path)).returncode == 0
+    assert (tmp_path / "to-file").read_text() == "typed"
+    assert cp(server, f"{ref}:/srv/to-directory", str(tmp_path)).returncode == 0
+    assert (tmp_path / "to-directory/world").is_file()
+    archive = cp(server, f"{ref}:/etc/apk", "-").stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert "./world" in tar.getnames()
+    done = cp(server, f"{ref}:/no/such", str(tmp_path))
+    assert done.returncode == 4
+    assert b"is not there" in done.stderr
+
+
+def test_a_large_file_by_the_command_line(
+    server: Server, vm: dict[str, Any], large: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, digest = large
+    with little_memory(server, LARGE // 2):
+        assert cp(server, str(path), f"{vm['id']}:/root/copy").returncode == 0
+        assert cp(server, f"{vm['id']}:/root/copy", str(tmp_path)).returncode == 0
+    with (tmp_path / "copy").open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == digest
