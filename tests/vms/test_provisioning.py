@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -21,7 +22,7 @@ from nexus_site.core.errors import Broken, NexusError
 from nexus_site.core.models import Event, Operation
 from tests.factories import make_vm
 from tests.guest_agent.conftest import AgentProcess, agent, agent_binary, connect, port
-from tests.vms.test_watch import Database
+from tests.vms.test_watch import Database, Driver, driver, watched
 from vms import outcomes, provisioning, services
 from vms import provisioning_records as records
 from vms.hypervisors.base import Exit
@@ -33,7 +34,7 @@ from vms.services.provisioning import GivenFile
 from vms.states import State
 from vms.transitions import move
 
-__all__ = ["agent", "agent_binary", "connect", "port"]  # fixtures
+__all__ = ["agent", "agent_binary", "connect", "driver", "port"]  # fixtures
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -84,6 +85,14 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
     finally:
         await database.in_database(lambda: connection.close())
         database.thread.shutdown()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if await _in_thread(condition):
+            return
+        await asyncio.sleep(0.1)
+    raise TimeoutError
 
 
 async def row_of(vm: VM) -> Provisioning:
@@ -294,6 +303,27 @@ async def test_phases_are_told_while_they_last(
         lambda: [event.data["phase"] for event in Event.objects.filter(kind="vm.provisioning")]
     )
     assert list(reversed(kinds)) == ["files", "script", "done"]
+
+
+async def test_a_vm_stays_running_while_its_script_does_and_its_agent_answers(
+    agent: AgentProcess, driver: Driver, tmp_path: Path, settings: Any
+) -> None:
+    settings.NEXUS = settings.NEXUS.model_copy(
+        update={"agent_ready_timeout": 2.0, "heartbeat_interval": 0.1}
+    )
+    vm = await _in_thread(lambda: make_vm(state=State.RUNNING, vmm="firecracker"))
+    boot = {"number": 1, "handle": driver.handle.to_dict(), "launched_at": timezone.now()}
+    await _in_thread(lambda: Boot.objects.create(vm=vm, **boot))
+    await given(vm, script=f"until [ -e {tmp_path}/go ]; do sleep 0.1; done\n")
+    driver.socket = agent.socket
+    agent.start()
+    async with watched(vm, driver):
+        await _until(lambda: Provisioning.objects.filter(phase=Phase.SCRIPT).exists())
+        await asyncio.sleep(4)  # more than it has for its hello, and many heartbeats
+        assert (await last_move(vm))[0] == State.CREATED, "no move since"
+        (tmp_path / "go").touch()
+        await _until(lambda: VM.objects.filter(state=State.READY).exists())
+    assert (await row_of(vm)).phase == Phase.DONE
 
 
 # Secrets

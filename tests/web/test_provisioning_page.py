@@ -145,7 +145,7 @@ def test_a_failure_is_told_on_both_pages_and_the_script_can_run_again(client: Cl
     )
     assert "Provisioning failed." in _html(client, "/vms/hello/")
     html = _html(client)
-    assert "Last time it ended with exit code 3" in html
+    assert "Last time it ended with exit code 3," in html
     assert "It has run on this root drive" in html
     assert "Run again" in html
     client.post(f"{PAGE}run-again/", headers=htmx("form"))
