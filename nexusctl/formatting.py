@@ -59,5 +59,10 @@ def ago(text: str | None) -> str:
     return seconds((now() - moment(text)).total_seconds()) if text else NOTHING
 
 
+def left(text: str) -> str:
+    """How long until a time is; 0 s once it is over."""
+    return seconds(max((moment(text) - now()).total_seconds(), 0))
+
+
 def now() -> datetime:
     return datetime.now(UTC)

@@ -31,11 +31,13 @@ class VMAdmin(ReadOnlyAdmin):
         "mem_size_mib",
         "kernel",
         "heartbeat_at",
+        "restart_policy",
+        "restart_at",
     )
-    list_filter = ("state", "desired_state", "hypervisor")
+    list_filter = ("state", "desired_state", "hypervisor", "restart_policy", "unreachable_action")
     list_select_related = ("kernel",)
     search_fields = ("name", "mac")
-    actions = ("start", "stop", "force_stop", "restart", "snapshot", "delete_vms")
+    actions = ("start", "stop", "force_stop", "restart", "snapshot", "upgrade_agents", "delete_vms")
 
     @admin.action(description="Start selected VMs", permissions=["operate"])
     def start(self, request: HttpRequest, rows: QuerySet[VM]) -> None:
@@ -60,6 +62,10 @@ class VMAdmin(ReadOnlyAdmin):
     @admin.action(description="Snapshot selected VMs", permissions=["operate"])
     def snapshot(self, request: HttpRequest, rows: QuerySet[VM]) -> None:
         self.call_for_each(request, rows, services.snapshot_vm, "Making snapshots of")
+
+    @admin.action(description="Upgrade the agents of selected VMs", permissions=["operate"])
+    def upgrade_agents(self, request: HttpRequest, rows: QuerySet[VM]) -> None:
+        self.call_for_each(request, rows, services.upgrade_agent, "Upgrading the agents of")
 
     @admin.action(description="Delete selected VMs and their drives", permissions=["operate"])
     def delete_vms(self, request: HttpRequest, rows: QuerySet[VM]) -> HttpResponse | None:

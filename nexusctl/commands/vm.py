@@ -27,7 +27,7 @@ from nexusctl.commands.vm_session import session_
 from nexusctl.commands.vm_shape import changed_shape_options, new_shape_options
 from nexusctl.commands.vm_shell import shell
 from nexusctl.commands.vm_upgrade import agent_upgrade
-from nexusctl.formatting import ago, mib, moment, now, seconds, size, when
+from nexusctl.formatting import ago, left, mib, moment, seconds, size, when
 from nexusctl.sizes import SIZE
 
 AT_REST = {"created", "stopped", "crashed", "failed", "suspended"}
@@ -380,9 +380,8 @@ def _agent_version(row: dict[str, Any]) -> str:
 def _restarts(row: dict[str, Any]) -> str:
     if not row["restart_at"]:
         return str(row["restart_policy"])
-    left = max((moment(row["restart_at"]) - now()).total_seconds(), 0)
-    attempt = row["restarts"] + 1
-    return f"{row['restart_policy']}, starts again in {seconds(left)}, attempt {attempt}"
+    wait, attempt = left(row["restart_at"]), row["restarts"] + 1
+    return f"{row['restart_policy']}, starts again in {wait}, attempt {attempt}"
 
 
 def _boot(boot: dict[str, Any] | None) -> str:
