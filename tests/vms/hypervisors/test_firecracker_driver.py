@@ -1,6 +1,5 @@
 """The Firecracker driver with the real Firecracker, as far as that goes without KVM."""
 
-import json
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from images.providers.embedded import EmbeddedProvider
 from nexus_site.core.errors import Broken, Conflict, Invalid, NexusError
 from vms.hypervisors import kvm, monitored
 from vms.hypervisors.base import Disk, Exit, Handle, VmmSpec
-from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary, api, driver, metrics, trial
+from vms.hypervisors.firecracker import Firecracker, FirecrackerBinary, api, driver, trial
 from vms.hypervisors.firecracker.api import Request
 from vms.hypervisors.firecracker.network import HostNetwork
 
@@ -334,68 +333,3 @@ def test_restore_refuses_before_anything_starts(
         make().restore(spec, tmp_path)
     assert caught.value.code == "snapshot-incompatible"
     assert list(spec.vm_dir.iterdir()) == []
-
-
-# Its counters
-
-
-def flush(log: Path, *lines: str) -> Callable[[], None]:
-    def write() -> None:
-        with log.open("a") as file:
-            file.write("".join(lines))
-
-    return write
-
-
-def test_metrics_are_the_sums_of_what_each_flush_tells(tmp_path: Path) -> None:
-    log = tmp_path / metrics.LOG
-    lines = ['{"n": 1, "d": {"r": 5}, "start_us": 70, "x": "a"}', '{"n": 0, "d": {"r": 2, "w": 1}}']
-    log.write_text(f"{lines[0]}\n")
-    assert metrics.read(tmp_path, flush(log, f"{lines[1]}\n", '{"n": 3')) == {
-        "n": 1,
-        "d": {"r": 7, "w": 1},
-        "start_us": 70,
-        "x": "a",
-    }
-    more = metrics.read(tmp_path, flush(log, ', "start_us": 0}\n'))
-    assert (more["n"], more["start_us"]) == (4, 70)
-    assert metrics.read(tmp_path, flush(log, "nonsense\n")) == more
-
-
-def test_metrics_survive_the_log_s_rotation(tmp_path: Path) -> None:
-    log = tmp_path / metrics.LOG
-    log.write_text('{"n": 1}\n{"n": ')
-    assert metrics.read(tmp_path, flush(log, "")) == {"n": 1}
-    log.rename(tmp_path / f"{metrics.LOG}.1")
-    assert metrics.read(tmp_path, flush(log, '2}\n{"n":')) == {"n": 3}
-    (tmp_path / f"{metrics.LOG}.dropped").write_text("15")
-    log.rename(tmp_path / f"{metrics.LOG}.1")
-    assert metrics.read(tmp_path, flush(log, "4}\n")) == {"n": 7}
-
-
-def test_metrics_of_a_launch_begin_with_it(tmp_path: Path) -> None:
-    (tmp_path / f"{metrics.LOG}.1").write_text('{"n": 100}\n')
-    log = tmp_path / metrics.LOG
-    assert metrics.read(tmp_path, flush(log, '{"n": 1}\n')) == {"n": 1}
-
-
-def test_a_vmm_that_was_taken_over_does_not_fill_the_record(tmp_path: Path) -> None:
-    log = tmp_path / metrics.LOG
-    many = json.dumps({f"n{number}": 1 for number in range(20_000)})
-    assert metrics.read(tmp_path, flush(log, f"{many}\n")) == {}
-
-
-def test_there_are_no_metrics_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "FLUSH_SECONDS", 0.05)
-    assert metrics.read(tmp_path, lambda: None) == {}
-    (tmp_path / metrics.LOG).write_text("[1]\nnonsense\n" + "[" * 20_000 + "\n")
-    assert metrics.read(tmp_path, lambda: None) == {}
-
-
-def test_metrics_of_an_ended_vmm_are_its_last(tmp_path: Path) -> None:
-    (tmp_path / metrics.LOG).write_text(json.dumps({"n": 1}) + "\n")
-
-    def ended() -> None:
-        raise Conflict("The VM does not run any more.", code="vmm-ended")
-
-    assert metrics.read(tmp_path, ended) == {"n": 1}
