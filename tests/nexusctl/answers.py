@@ -322,31 +322,6 @@ DOCTOR: Row = {
         },
     ],
 }
-NO_WORKER: Row = {"alive": False, "pid": None, "since": None}
-DOCTOR: Row = {
-    "state": "limited",
-    "looked_at": "2026-07-29T11:59:00Z",
-    "findings": [
-        {
-            "key": "worker",
-            "title": "Worker",
-            "state": "fine",
-            "found": "Runs (pid 4711) since 2026-07-29 11:00:00 UTC",
-            "meaning": "",
-            "fix": "",
-            "command": "",
-        },
-        {
-            "key": "kvm",
-            "title": "KVM",
-            "state": "limited",
-            "found": "There is no /dev/kvm",
-            "meaning": "VMs run in emulation.",
-            "fix": "Load the module.",
-            "command": "sudo modprobe kvm_intel \x1b[2J",
-        },
-    ],
-}
 
 
 def step(name: str, title: str, state: str = "pending", **more: Any) -> Row:
