@@ -93,6 +93,10 @@
     target.value = "";
   });
 
+  document.addEventListener("input", ({ target }) => {
+    target.closest?.(".file-edit")?.querySelector(".file-saved")?.remove();
+  });
+
   const carriesFiles = (event) => section() && event.dataTransfer?.types.includes("Files");
   const light = (on) => section()?.classList.toggle("files-over", on);
 
