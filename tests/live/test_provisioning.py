@@ -109,7 +109,9 @@ def test_a_script_that_fails_is_the_vms_failure_where_it_is_wished(
     ctl(server, "vm", "provision", NAME, "--on-failure", "fail", "--run-again")
     said = ctl(server, "vm", "restart", NAME, code=1)
     assert "Provisioning failed: The first-boot script ended with exit code 3." in said
-    wait_for_state(server, NAME, "failed")
+    found = wait_for_state(server, NAME, "failed")
+    while server.get(f"/v1/operations?state=running&subject={found['id']}")["items"]:
+        time.sleep(0.2)  # what has stopped it writes down that it has
     history = server.get(f"/v1/vms/{NAME}/history?limit=200")["items"]
     assert [move["to_state"] for move in history[-3:]] == ["running", "stopping", "failed"]
     assert history[-1]["detail"]["detail"] == "so far\n"
