@@ -11,7 +11,7 @@ from tests.rig import host, suite, summary
 
 @pytest.mark.live
 @pytest.mark.xdist_group("rig")
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(4800)
 def test_firecracker_in_the_rig(record_property: Callable[[str, object], None]) -> None:
     if not host.kvm_problem():
         pytest.skip("KVM runs guests here, so Firecracker's suite ran on this host itself")
