@@ -93,7 +93,7 @@ def test_programs_files_and_shells_are_as_on_qemu(
     with terminal("vm", "shell", vm["name"], env=server.env) as screen:
         screen.read_until(b"# ")
         screen.type("tty\r")
-        screen.read_until(b"/dev/pts/0")
+        screen.read_until(b"\n/dev/pts/")
         screen.type("exit 7\r")
         assert screen.ended() == 7
 
