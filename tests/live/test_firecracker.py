@@ -92,8 +92,10 @@ def test_programs_files_and_shells_are_as_on_qemu(
     assert back.read_bytes() == sent.read_bytes()
     with terminal("vm", "shell", vm["name"], env=server.env) as screen:
         screen.read_until(b"# ")
+        screen.seen = b""
         screen.type("tty\r")
         screen.read_until(b"\n/dev/pts/")
+        screen.read_until(b"# ")
         screen.type("exit 7\r")
         assert screen.ended() == 7
 
