@@ -111,6 +111,8 @@ def test_every_list_is_here():
         "/provider-types",
         "/events",
         "/tokens",
+        "/vms/hello/sessions",  # what its agent has
+        "/metrics/vms",  # tests/api/test_metrics.py counts its queries
     }
 
 

@@ -121,7 +121,7 @@ def test_what_is_found_and_what_is_copied(page: Page, vm: str, server: Server) -
     expect(page.locator(".terminal-find output")).to_have_text(re.compile(r"\d+ of \d+"))
     page.keyboard.press("Escape")
     page.keyboard.press("Control+Shift+C")
-    assert page.evaluate("navigator.clipboard.readText()") == "needle-t"
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text === 'needle-t')")
 
 
 def test_what_a_guest_writes_stays_in_its_screen(page: Page, vm: str, server: Server) -> None:
