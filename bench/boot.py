@@ -25,7 +25,11 @@ from bench.server import Server, running_server
 from tests.rig import host
 
 #: The rig's machine is slow, and its guests are slower.
-PATIENT = {"NEXUS_KVM_TRIAL_SECONDS": "120", "NEXUS_HEARTBEAT_TIMEOUT": "60"}
+PATIENT = {
+    "NEXUS_KVM_TRIAL_SECONDS": "300",
+    "NEXUS_HEARTBEAT_TIMEOUT": "60",
+    "NEXUS_TIMEOUT": "300",
+}
 
 
 def main() -> None:
