@@ -202,7 +202,7 @@ def test_in_the_foreground_it_serves_until_ctrl_c(clone: Clone) -> None:
     running = clone.running()
     assert running is not None
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 130, output
     assert start_ticks(running.pid) is None
     assert clone.running() is None
