@@ -31,7 +31,7 @@ from images.providers.modules import kernel_modules
 from images.trees import Tree
 from nexus_site.core.ids import NexusID
 from tests import firecracker_release
-from tests.conformance.guests import PATIENCE
+from tests.conformance.guests import PATIENCE, say_hello
 from tests.firecracker_release import GUEST_ARGUMENTS, IN_THE_RIG
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
@@ -211,10 +211,6 @@ def running(boot: Boot) -> BareVM:
     vm = boot()
     vm.talk(say_hello)
     return vm
-
-
-async def say_hello(connection: AgentConnection) -> Any:
-    return connection.hello
 
 
 @pytest.fixture

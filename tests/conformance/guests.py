@@ -7,6 +7,7 @@ from pathlib import Path
 
 from guest_agent.connection import AgentConnection
 from guest_agent.exec import ExitStatus
+from guest_agent.messages import Hello
 from images.files import copy_sparse, whole_file
 from images.formats.disks import open_disk
 from images.formats.ext4_reader import Ext4
@@ -14,6 +15,11 @@ from tests.firecracker_release import IN_THE_RIG
 
 #: Seconds for whatever a guest does: emulated ones are slow on a busy machine, slower in the rig.
 PATIENCE = 600.0 if IN_THE_RIG else 180.0
+
+
+async def say_hello(agent: AgentConnection) -> Hello:
+    """The shortest conversation: just the agent's hello."""
+    return agent.hello
 
 
 async def run(agent: AgentConnection, script: str) -> str:

@@ -16,6 +16,7 @@ from guest_agent.connection import AgentConnection
 from guest_agent.files import Files
 from nexus_site.core.errors import Conflict, NotFound
 from tests.conformance.guests import PATIENCE, copy_disk
+from tests.firecracker_release import IN_THE_RIG
 from vms.hypervisors.base import Disk
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-SIZE = 24 * 1024 * 1024
+SIZE = (4 if IN_THE_RIG else 24) * 1024 * 1024
 BLOCK = bytes(range(256)) * 1024
 
 

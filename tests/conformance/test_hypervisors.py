@@ -17,7 +17,7 @@ import pytest
 from guest_agent.connection import AgentConnection
 from images.formats.e2fsprogs import run_tool
 from nexus_site.core.errors import Broken, Conflict, Invalid, Retryable
-from tests.conformance.guests import PATIENCE, copy_disk, read_file, run
+from tests.conformance.guests import PATIENCE, copy_disk, read_file, run, say_hello
 from vms.hypervisors import monitor
 from vms.hypervisors.base import Disk, Exit, Handle
 
@@ -110,31 +110,38 @@ def test_pause_may_be_repeated(running: BareVM) -> None:
     assert running.talk(heartbeat).uptime > 0
 
 
-def test_disks_come_in_order_and_whole(boot: Boot, boot_files: BootFiles, tmp_path: Path) -> None:
-    """The kernel tells each disk's sectors on its console."""
+@pytest.fixture(scope="module")
+def switched_off(
+    boot: Boot, boot_files: BootFiles, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[BareVM, Exit]:
+    """A VM with several disks, whose guest has powered itself off, and how its VMM ended."""
+    directory = tmp_path_factory.mktemp("disks")
     disks = [Disk("root", boot_files.root, read_only=True)]
     for index in range(1, 5):
-        path = tmp_path / f'{index}, "odd" = name.raw'
+        path = directory / f'{index}, "odd" = name.raw'
         path.touch()
         os.truncate(path, index * 2**20)
         disks.append(Disk(f"data{index}", path, read_only=index == 4))
-    vm = boot(disks=tuple(disks))
+    vm, before = boot(disks=tuple(disks)), time.time()
     vm.talk(power_off)
-    vm.wait()
+    ended = vm.wait()
+    assert ended.at is not None
+    assert before <= ended.at <= time.time()
+    return vm, ended
+
+
+def test_disks_come_in_order_and_whole(switched_off: tuple[BareVM, Exit]) -> None:
+    """The kernel tells each disk's sectors on its console."""
+    vm, _ = switched_off
     found = re.findall(r"\[(vd[a-z])\] (\d+) 512-byte", vm.console())
-    sectors = [disk.path.stat().st_size // 512 for disk in disks]
+    sectors = [disk.path.stat().st_size // 512 for disk in vm.spec.disks]
     assert sorted(found) == [(f"vd{chr(97 + n)}", str(size)) for n, size in enumerate(sectors)]
 
 
-def test_graceful_shutdown(boot: Boot, until: Until) -> None:
+def test_graceful_shutdown(switched_off: tuple[BareVM, Exit], until: Until) -> None:
     """The guest powers itself off: exit code 0, and the console is complete."""
-    vm = boot()
-    before = time.time()
-    vm.talk(power_off)
-    ended = vm.wait()
+    vm, ended = switched_off
     assert (ended.code, ended.signal) == (0, None)
-    assert ended.at is not None
-    assert before <= ended.at <= time.time()
     assert "Linux version" in vm.console().splitlines()[0]
     assert re.search(r"\] reboot: (Power down|machine restart)$", vm.console().splitlines()[-1])
     until(lambda: not monitor.runs(vm.handle.monitor_pid, vm.handle.monitor_started))
@@ -174,18 +181,28 @@ def test_shutdown_does_not_wait_for_ever(boot: Boot) -> None:
     assert vm.driver.adopt(vm.vm_dir) == vm.handle
 
 
-def test_kill_tells_the_exact_signal(boot: Boot, new_driver: NewDriver) -> None:
+@pytest.fixture(scope="module")
+def killed(boot: Boot) -> tuple[BareVM, str, Exit]:
+    """A VM whose VMM was killed, the boot ID that its guest had, and how it ended."""
     vm = boot()
-    ended = vm.driver.kill(vm.handle)
+    boot_id = vm.talk(say_hello).boot_id
+    return vm, boot_id, vm.driver.kill(vm.handle)
+
+
+def test_kill_tells_the_exact_signal(
+    killed: tuple[BareVM, str, Exit], new_driver: NewDriver
+) -> None:
+    vm, _, ended = killed
     assert ended.describe() == "killed by signal 9 (SIGKILL)"
     assert ended.at is not None
     assert new_driver().adopt(vm.vm_dir) == ended
     assert vm.driver.kill(vm.handle) == ended
 
 
-def test_control_of_an_ended_vm_is_a_conflict(boot: Boot, tmp_path: Path) -> None:
-    vm = boot()
-    ended = vm.driver.kill(vm.handle)
+def test_control_of_an_ended_vm_is_a_conflict(
+    killed: tuple[BareVM, str, Exit], tmp_path: Path
+) -> None:
+    vm, _, ended = killed
     controls: list[Callable[[Handle], object]] = [
         vm.driver.pause,
         vm.driver.resume,
@@ -196,6 +213,15 @@ def test_control_of_an_ended_vm_is_a_conflict(boot: Boot, tmp_path: Path) -> Non
         with pytest.raises(Conflict, match="does not run"):
             control(vm.handle)
     assert vm.driver.shutdown(vm.handle, timeout=0) == ended
+
+
+def test_a_vm_starts_again_in_its_directory(
+    boot: Boot, killed: tuple[BareVM, str, Exit], hello: Conversation
+) -> None:
+    vm, boot_id, _ = killed
+    again = boot(spec=vm.spec)
+    assert again.talk(hello).boot_id != boot_id
+    assert (vm.vm_dir / "console.log.1").exists()
 
 
 def test_a_death_while_nexus_is_down_is_known(boot: Boot, new_driver: NewDriver) -> None:
@@ -217,15 +243,6 @@ def test_a_killed_monitor_does_not_harm_the_vm(
     assert new_driver().adopt(vm.vm_dir) == vm.handle
     assert vm.talk(hello)  # it boots on, though nobody reads its console
     assert vm.driver.kill(vm.handle) == Exit(None, None, None)
-
-
-def test_a_vm_starts_again_in_its_directory(boot: Boot, hello: Conversation) -> None:
-    vm = boot()
-    first = vm.talk(hello).boot_id
-    vm.driver.kill(vm.handle)
-    again = boot(spec=vm.spec)
-    assert again.talk(hello).boot_id != first
-    assert (vm.vm_dir / "console.log.1").exists()
 
 
 def test_two_vms_cannot_write_one_disk(boot: Boot, tmp_path: Path) -> None:

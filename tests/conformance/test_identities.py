@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.live,
     pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="there is no ssh-keygen"),
+    # Agent and disk do all of it, whatever the VMM; ssh-keygen in the rig would take minutes.
+    pytest.mark.parametrize("new_driver", ["qemu"], indirect=True, scope="session"),
 ]
 
 INIT = "/sbin/test-init"

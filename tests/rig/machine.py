@@ -22,7 +22,7 @@ KERNEL_ARGS = (
     "tsc=reliable",  # else two emulated CPUs make Linux fall back to a slow clock
     "no_timer_check",
 )
-PRIORITY = -5  # as of `nice`
+PRIORITY = -15  # as of `nice`
 LAST_WORDS = 3000  # characters of the console that an error shows
 _LOOK_EVERY = 0.2  # seconds
 

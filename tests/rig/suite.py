@@ -14,7 +14,7 @@ PATHS = (
     "tests/live/test_firecracker.py",
 )
 SELECTED = "firecracker"
-LIMIT = 4500  # seconds for all of them
+LIMIT = 3600  # seconds for all of them
 #: Of the latest run. `tail -f test-artifacts/rig/output.log` shows what it is at.
 DIRECTORY = build.ROOT / "test-artifacts/rig"
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.rig import host, suite, summary
+from tests.rig import host, runs, suite, summary
 
 
 @pytest.mark.live
 @pytest.mark.xdist_group("rig")
-@pytest.mark.timeout(4800)
+@pytest.mark.timeout(suite.LIMIT + runs.OVERHEAD + 600)  # level 1 may have to be made first
 def test_firecracker_in_the_rig(record_property: Callable[[str, object], None]) -> None:
     if not host.kvm_problem():
         pytest.skip("KVM runs guests here, so Firecracker's suite ran on this host itself")
