@@ -30,7 +30,7 @@ INTERRUPTED = 130
 # Two workers for two cores; tests that boot VMs or drive the browser share one group, so
 # that a single worker runs them one after the other and emulated guests are not starved.
 # tests/conftest.py puts the long ones first, so xdist is not to order them by itself.
-WHOLE_SUITE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+WHOLE_SUITE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "--durations=15")
 
 
 def main(argv: Sequence[str]) -> int:

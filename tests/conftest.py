@@ -38,12 +38,17 @@ def pytest_collection_modifyitems(
 
 def _mark(items: list[pytest.Item]) -> None:
     for item in items:
-        kind = item.path.relative_to(Path(__file__).parent).parts[0]
+        kind = _kind(item.path)
         if kind in REAL:
             item.add_marker(pytest.mark.live if kind == "live" else pytest.mark.browser)
             if item.get_closest_marker("xdist_group") is None:  # else it has a server of its own
                 item.add_marker(pytest.mark.xdist_group("live"))
             item.add_marker(pytest.mark.timeout(900))
+
+
+def _kind(path: Path) -> str:
+    """The directory below tests/ that a file is in."""
+    return path.relative_to(Path(__file__).parent).parts[0]
 
 
 def _start(item: pytest.Item) -> int:
@@ -66,6 +71,20 @@ def server() -> Iterator[Server]:
         yield server
         left = vmms(server)
     assert not any(process.is_running() for process in left), "a VMM outlived its VM"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_vm_outlives_its_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Guests that do nothing keep an emulating host busy all the same."""
+    items = (item for item in request.session.items if isinstance(item, pytest.Function))
+    mine = (item for item in items if item.module is request.module)
+    if _kind(request.path) not in REAL or not any("server" in item.fixturenames for item in mine):
+        yield
+        return
+    server = request.getfixturevalue("server")
+    yield
+    for vm in server.get("/v1/vms?limit=200")["items"]:
+        server.run("vm", "delete", vm["id"], "--force", "--with-snapshots", "--yes")
 
 
 @pytest.fixture(autouse=True)

@@ -270,7 +270,9 @@ def test_test_hands_its_arguments_to_pytest(clone: Clone) -> None:
     assert clone.called("python")[-1] == "-m pytest -k name --help tests/vms"
     assert output.splitlines()[-1] == "1 failed", "pytest's closing line is not the last"
     clone.run("test")
-    assert clone.called("python")[-1] == "-m pytest -n 2 --dist loadgroup --no-loadscope-reorder"
+    assert clone.called("python")[-1] == (
+        "-m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=15"
+    )
     assert "requirements/test.txt" in " ".join(clone.called("python"))
 
 
