@@ -65,6 +65,7 @@ func options(arguments []string) map[string]string {
 // serve runs the agent: "agent" as the first process starts it, before the distribution's init,
 // "service" as that init does. With --dial, --sandbox and --lock it is a test's agent.
 func serve(command string, options map[string]string) {
+	system.Calm()
 	a := &agent.Agent{
 		System:  system.Guest{},
 		Dialer:  link.Dialer{Port: defaultPort},

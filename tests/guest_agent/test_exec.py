@@ -121,6 +121,13 @@ async def test_inherits_nothing_of_the_agent(connection: AgentConnection) -> Non
     assert score == "0"
 
 
+async def test_its_timers_are_as_exact_as_anybodys(connection: AgentConnection) -> None:
+    """The agent makes a thread of its own slack, and no program is to inherit that."""
+    ours = Path("/proc/self/timerslack_ns").read_bytes()
+    for _ in range(3):
+        assert (await run(connection, "cat", "/proc/self/timerslack_ns"))[1] == ours
+
+
 async def test_is_the_leader_of_a_session(connection: AgentConnection) -> None:
     execution = await shell(connection, "read line < /proc/self/stat; echo $$; echo $line; cat")
     words = await first_line(execution)

@@ -6,6 +6,8 @@ import (
 	"io"
 	"sync"
 
+	"nexus/agent/internal/minijson"
+	"nexus/agent/internal/sessions"
 	"nexus/agent/internal/yamux"
 )
 
@@ -36,13 +38,32 @@ type chunkWriter struct {
 
 // send sends one chunk, whose data lie in room behind space for the chunk's header.
 func (w *chunkWriter) send(kind byte, room []byte) error {
-	room[0] = kind
-	binary.BigEndian.PutUint32(room[1:], uint32(len(room)-chunkHeader))
+	writeLength(kind, room)
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	_, err := w.stream.Write(room)
 	return err
 }
+
+// sendExit sends the last chunk, and the half-close with it.
+func (w *chunkWriter) sendExit(how sessions.Exit) error {
+	room := append(make([]byte, chunkHeader), minijson.Encode(exitObject(how))...)
+	writeLength(chunkExit, room)
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	_, err := w.stream.WriteLast(room)
+	return err
+}
+
+func writeLength(kind byte, room []byte) {
+	room[0] = kind
+	binary.BigEndian.PutUint32(room[1:], uint32(len(room)-chunkHeader))
+}
+
+// rooms are for chunks of output: room for one is needed for each pipe of each program.
+var rooms = sync.Pool{New: func() any { return new([chunkHeader + outputChunk]byte) }}
+
+type room = *[chunkHeader + outputChunk]byte
 
 // readChunk reads the host's next chunk into buffer, which grows to what chunks need.
 func readChunk(r io.Reader, buffer []byte) (kind byte, data []byte, err error) {

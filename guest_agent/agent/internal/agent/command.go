@@ -132,10 +132,11 @@ func terminal(tty minijson.Object) (name string, size *program.Size, err error) 
 	return name, &program.Size{Rows: uint16(rows), Cols: uint16(cols)}, nil
 }
 
-// user is whom a program runs as, the agent's own user where none is wanted.
+// user is whom a program runs as, the agent's own user where none is wanted: in its own group, so
+// that the file of the groups is not read for nothing.
 func (a *Agent) user(wanted string) (*program.User, error) {
 	if wanted == "" {
-		wanted = strconv.Itoa(os.Getuid())
+		wanted = strconv.Itoa(os.Getuid()) + ":" + strconv.Itoa(os.Getgid())
 	}
 	return program.LookUp(wanted, a.System.Path("/etc/passwd"), a.System.Path("/etc/group"))
 }

@@ -78,7 +78,6 @@ func (e *execution) run(timeout time.Duration) {
 	e.LimitReading(outputGrace)
 	outputs.Wait()
 	e.tellExit(e.Reap(), late)
-	e.chunks.stream.CloseWrite()
 	impatience := time.AfterFunc(closeTimeout, e.chunks.stream.Reset)
 	<-hungUp
 	impatience.Stop()
@@ -137,7 +136,8 @@ func command(p *program.Program, kind byte, data []byte) bool {
 
 // pump sends one of the program's outputs, waiting for the host where it must.
 func (e *execution) pump(kind byte, output *os.File) {
-	room := make([]byte, chunkHeader+outputChunk)
+	room := rooms.Get().(room)
+	defer rooms.Put(room)
 	program.Drain(output, room[chunkHeader:], func(n int) bool {
 		return e.chunks.send(kind, room[:chunkHeader+n]) == nil
 	})
@@ -179,6 +179,5 @@ func (e *execution) tellExit(status syscall.WaitStatus, timedOut bool) {
 	if status.Signaled() {
 		how.Signal = int(status.Signal())
 	}
-	exit := minijson.Encode(exitObject(how))
-	e.chunks.send(chunkExit, append(make([]byte, chunkHeader), exit...))
+	e.chunks.sendExit(how)
 }

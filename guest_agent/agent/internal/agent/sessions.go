@@ -194,7 +194,6 @@ func (a *Agent) attach(c *call) error {
 	if !show(c, s, view) {
 		return nil
 	}
-	c.stream.CloseWrite()
 	impatience := time.AfterFunc(closeTimeout, c.stream.Reset)
 	<-hungUp
 	impatience.Stop()
@@ -204,12 +203,12 @@ func (a *Agent) attach(c *call) error {
 // show sends what the view tells; true after the session's exit.
 func show(c *call, s *sessions.Session, view *sessions.View) bool {
 	chunks := chunkWriter{stream: c.stream}
-	room := make([]byte, chunkHeader+outputChunk)
+	room := rooms.Get().(room)
+	defer rooms.Put(room)
 	for {
 		kind, n := view.Next(room[chunkHeader:])
 		if kind == sessions.Ended {
-			exit := minijson.Encode(exitObject(*s.State().Exit))
-			return chunks.send(chunkExit, append(make([]byte, chunkHeader), exit...)) == nil
+			return chunks.sendExit(*s.State().Exit) == nil
 		}
 		if n == 0 || chunks.send(byte(kind), room[:chunkHeader+n]) != nil {
 			return false

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 )
 
 const (
@@ -157,24 +156,6 @@ func (p *Program) Signal(number syscall.Signal) {
 		syscall.Kill(-group, number)
 	}
 	syscall.Kill(-p.PID, number)
-}
-
-// Await returns when the program has ended. It is not reaped: no other process and no other
-// group can get its number before Reap.
-func (p *Program) Await() {
-	const (
-		byPID      = 1
-		wantExited = 4
-		leaveIt    = 0x01000000 // WNOWAIT
-	)
-	var info [128]byte // siginfo_t
-	for {
-		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, byPID, uintptr(p.PID),
-			uintptr(unsafe.Pointer(&info)), wantExited|leaveIt, 0, 0)
-		if errno != syscall.EINTR {
-			return
-		}
-	}
 }
 
 // Reap takes the ended program's status. Only this process waits for it: the agent is never the

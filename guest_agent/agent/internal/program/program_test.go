@@ -86,6 +86,32 @@ func TestAnEndedProgramIsKeptUntilItIsReaped(t *testing.T) {
 	p.Signal(syscall.SIGKILL)
 }
 
+func TestAwaitLastsAsLongAsTheProgram(t *testing.T) {
+	p, err := Start(Command{Argv: []string{"/bin/sh", "-c", "read line"}, Dir: "/", Stdin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	ended := make(chan bool, 1)
+	go func() {
+		p.Await()
+		ended <- p.hasEnded(syscall.WNOHANG)
+	}()
+	if p.hasEnded(syscall.WNOHANG) {
+		t.Error("it ended without its input")
+	}
+	select {
+	case <-ended:
+		t.Error("Await did not wait")
+	default:
+	}
+	p.Stdin.WriteString("\n")
+	if !<-ended {
+		t.Error("Await returned before the program had ended")
+	}
+	p.Reap()
+}
+
 func TestAFailedStartLeavesNoFilesOpen(t *testing.T) {
 	before := openFiles(t)
 	for range 5 {

@@ -68,10 +68,16 @@ func (s *Stream) takeFlags() uint16 {
 }
 
 // Write sends p, waiting for the host's window where it must.
-func (s *Stream) Write(p []byte) (int, error) {
+func (s *Stream) Write(p []byte) (int, error) { return s.write(p, false) }
+
+// WriteLast is Write and CloseWrite in one: the half-close leaves with the last bytes of p, of
+// which there must be some.
+func (s *Stream) WriteLast(p []byte) (int, error) { return s.write(p, true) }
+
+func (s *Stream) write(p []byte, last bool) (int, error) {
 	sent := 0
 	for sent < len(p) {
-		n, flags, err := s.takeWindow(len(p) - sent)
+		n, flags, err := s.takeWindow(len(p)-sent, last)
 		if err != nil {
 			return sent, err
 		}
@@ -84,7 +90,8 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return sent, nil
 }
 
-func (s *Stream) takeWindow(want int) (int, uint16, error) {
+// takeWindow is how many of the bytes that are left may leave now, and the flags of their frame.
+func (s *Stream) takeWindow(left int, last bool) (int, uint16, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for s.window == 0 && s.err == nil {
@@ -96,9 +103,15 @@ func (s *Stream) takeWindow(want int) (int, uint16, error) {
 	if s.sentFIN {
 		return 0, 0, io.ErrClosedPipe
 	}
-	n := min(want, maxChunk, int(s.window))
+	n := min(left, maxChunk, int(s.window))
 	s.window -= uint32(n)
-	return n, s.takeFlags(), nil
+	flags := s.takeFlags()
+	if last && n == left {
+		flags |= flagFIN
+		s.sentFIN = true
+		s.endIfBothClosed()
+	}
+	return n, flags, nil
 }
 
 // CloseWrite is the half-close: the host reads end of file after what was written.

@@ -114,6 +114,27 @@ func TestOpenedStream(t *testing.T) {
 	}
 }
 
+func TestTheLastWriteCarriesTheHalfClose(t *testing.T) {
+	session, p := start(t)
+	stream, _ := session.Open()
+	written := make(chan error, 1)
+	go func() {
+		_, err := stream.WriteLast(make([]byte, maxChunk+5))
+		written <- err
+	}()
+	p.expect(typeData, flagSYN, 2, maxChunk)
+	p.expect(typeData, flagFIN, 2, 5)
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Error("it writes after its half-close:", err)
+	}
+	stream.CloseWrite() // nothing is left to tell
+	p.send(typePing, flagSYN, 0, 1, nil)
+	p.expect(typePing, flagACK, 0, 1)
+}
+
 func TestWriterWaitsForTheWindow(t *testing.T) {
 	session, p := start(t)
 	stream, _ := session.Open()
