@@ -162,7 +162,7 @@ class AgentConnection(AgentCalls[Stream]):
         """
         program = Program(argv, env, cwd, user, stdin=stdin is not None, merge=merge)
         execution = await self.start(program)
-        feeding = asyncio.create_task(_feed(execution, stdin))
+        feeding = asyncio.create_task(_feed(execution, stdin)) if stdin is not None else None
         try:
             while output := await execution.read():
                 on_output(*output)
@@ -170,8 +170,9 @@ class AgentConnection(AgentCalls[Stream]):
             return execution.exit
         finally:
             execution.close()
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
+            if feeding is not None:
+                feeding.cancel()
+                await asyncio.gather(feeding, return_exceptions=True)
 
     async def ping(self, timeout: float = 5) -> float:
         """The round trip to the agent and back, in seconds."""
@@ -266,7 +267,6 @@ class AgentConnection(AgentCalls[Stream]):
             self._settled.set()
 
 
-async def _feed(execution: Execution, data: bytes | None) -> None:
-    if data is not None:
-        await execution.write(data)
-        await execution.write_eof()
+async def _feed(execution: Execution, data: bytes) -> None:
+    await execution.write(data)
+    await execution.write_eof()

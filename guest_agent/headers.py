@@ -13,7 +13,7 @@ MAX_HEADER = 64 * 1024
 
 def encode_header(header: dict[str, Any], most: int = MAX_HEADER) -> bytes:
     """The bytes of a header; ``ValueError`` when it is longer than the other end takes."""
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text = _ENCODER.encode(header).encode()
     if len(text) > most:
         raise ValueError(f"the header has {len(text)} bytes, more than {most}")
     return len(text).to_bytes(4) + text
@@ -43,7 +43,7 @@ async def read_records(stream: ByteStream, most: int) -> list[dict[str, Any]]:
 def decode_header(text: bytes) -> dict[str, Any]:
     """The object; ``ProtocolError`` for anything else, however it is nested or spelled."""
     try:
-        header = json.loads(text.decode(), parse_constant=_refuse)
+        header = _DECODER.decode(text.decode())
     except (ValueError, RecursionError):
         raise ProtocolError("it sent a header that is not JSON") from None
     if not isinstance(header, dict):
@@ -53,3 +53,8 @@ def decode_header(text: bytes) -> dict[str, Any]:
 
 def _refuse(word: str) -> NoReturn:
     raise ValueError(word)
+
+
+# Made once: with options, json.dumps and json.loads make new ones for every call.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse)

@@ -22,6 +22,7 @@ from .conftest import PATIENCE, AgentProcess, Port, eventually
 
 Connect = Callable[[], Awaitable[AgentConnection]]
 MEGABYTE = 1 << 20
+OUR_SLACK = Path("/proc/self/timerslack_ns").read_bytes()
 
 
 @pytest.fixture
@@ -123,9 +124,8 @@ async def test_inherits_nothing_of_the_agent(connection: AgentConnection) -> Non
 
 async def test_its_timers_are_as_exact_as_anybodys(connection: AgentConnection) -> None:
     """The agent makes a thread of its own slack, and no program is to inherit that."""
-    ours = Path("/proc/self/timerslack_ns").read_bytes()
     for _ in range(3):
-        assert (await run(connection, "cat", "/proc/self/timerslack_ns"))[1] == ours
+        assert (await run(connection, "cat", "/proc/self/timerslack_ns"))[1] == OUR_SLACK
 
 
 async def test_is_the_leader_of_a_session(connection: AgentConnection) -> None:

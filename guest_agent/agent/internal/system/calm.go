@@ -3,7 +3,7 @@ package system
 import "os"
 
 // calmSlack, in nanoseconds, is how late the runtime's watchdog may wake.
-const calmSlack = "10000000"
+const calmSlack = "1000000"
 
 // Calm makes Go's watchdog thread (sysmon) wake with the kernel's ticks. While the agent works,
 // waits for a fork or is in a system call, it would wake every 20 µs: with KVM nobody notices, but

@@ -20,21 +20,16 @@ type Conn interface {
 	SetReadDeadline(time.Time) error
 }
 
-// frame is one frame on its way out; written is closed when it has left.
-type frame struct {
-	header  header
-	body    []byte
-	written chan struct{}
-}
-
 // Session is one connection's streams. Make one with Serve.
 type Session struct {
 	conn    Conn
 	reader  *bufio.Reader
 	accept  func(*Stream)
-	control chan frame
-	data    chan frame
+	control chan header
 	done    chan struct{}
+
+	writing sync.Mutex
+	buffer  []byte // for the frame that leaves
 
 	mutex    sync.Mutex
 	err      error
@@ -48,13 +43,13 @@ type Session struct {
 func Serve(reader *bufio.Reader, conn Conn, accept func(*Stream)) *Session {
 	s := &Session{
 		conn: conn, reader: reader, accept: accept,
-		control: make(chan frame, 1024),
-		data:    make(chan frame),
+		control: make(chan header, 1024),
 		done:    make(chan struct{}),
+		buffer:  make([]byte, 0, headerSize+maxChunk),
 		streams: map[uint32]*Stream{},
 		next:    2,
 	}
-	go s.writeLoop()
+	go s.controlLoop()
 	go func() { s.fail(s.readLoop()) }()
 	return s
 }
@@ -111,38 +106,17 @@ func (s *Session) forget(id uint32) {
 	s.mutex.Unlock()
 }
 
-// writeLoop is the only writer of the connection. Control frames go before data.
-func (s *Session) writeLoop() {
-	buffer := make([]byte, 0, headerSize+maxChunk)
+// controlLoop sends what tell has queued.
+func (s *Session) controlLoop() {
 	for {
-		f, ok := s.nextFrame()
-		if !ok {
+		select {
+		case h := <-s.control:
+			if s.send(h, nil) != nil {
+				return
+			}
+		case <-s.done:
 			return
 		}
-		buffer = append(append(buffer[:0], f.header[:]...), f.body...)
-		if _, err := s.conn.Write(buffer); err != nil {
-			s.fail(err)
-			return
-		}
-		if f.written != nil {
-			close(f.written)
-		}
-	}
-}
-
-func (s *Session) nextFrame() (frame, bool) {
-	select {
-	case f := <-s.control:
-		return f, true
-	default:
-	}
-	select {
-	case f := <-s.control:
-		return f, true
-	case f := <-s.data:
-		return f, true
-	case <-s.done:
-		return frame{}, false
 	}
 }
 
@@ -150,26 +124,23 @@ func (s *Session) nextFrame() (frame, bool) {
 // It may be called with the lock of a stream or of the session held.
 func (s *Session) tell(h header) {
 	select {
-	case s.control <- frame{header: h}:
+	case s.control <- h:
 	default:
 		go s.fail(errors.New("yamux: the host does not read"))
 	}
 }
 
-// send writes a data frame and returns when it has left, so that body may be used again.
+// send writes a frame and returns when it has left, so that body may be used again. Whoever sends
+// writes: a goroutine for it would cost a small program two changes of goroutines for each frame.
 func (s *Session) send(h header, body []byte) error {
-	f := frame{header: h, body: body, written: make(chan struct{})}
-	select {
-	case s.data <- f:
-	case <-s.done:
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.buffer = append(append(s.buffer[:0], h[:]...), body...)
+	if _, err := s.conn.Write(s.buffer); err != nil {
+		s.fail(err)
 		return ErrClosed
 	}
-	select {
-	case <-f.written:
-		return nil
-	case <-s.done:
-		return ErrClosed
-	}
+	return nil
 }
 
 func (s *Session) readLoop() error {
