@@ -21,6 +21,7 @@ KERNEL_ARGS = (
     "nokaslr",
     "tsc=reliable",  # else two emulated CPUs make Linux fall back to a slow clock
     "no_timer_check",
+    "norandmaps",  # QEMU keeps what it translated of a program by its addresses
 )
 PRIORITY = -15  # as of `nice`
 LAST_WORDS = 3000  # characters of the console that an error shows

@@ -169,8 +169,9 @@ def machine_arguments(accelerator: str, tsc_khz: int | None) -> list[str]:
     """The kernel's words that only depend on the machine."""
     words = [*CONSOLE, "reboot=t"]
     if accelerator == "tcg":
-        # Mitigations guard against hardware that an emulated CPU does not have.
-        words += ["mitigations=off", "tsc=reliable", "no_timer_check"]
+        # Mitigations guard against hardware that an emulated CPU does not have. At random
+        # addresses a program would be translated anew each time that it is started.
+        words += ["mitigations=off", "tsc=reliable", "no_timer_check", "norandmaps"]
         words += [f"tsc_early_khz={tsc_khz}"] if tsc_khz else []
     return words
 
