@@ -10,12 +10,8 @@ from channels.routing import ProtocolTypeRouter
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "nexus_site.settings")
 django.setup(set_prefix=False)
 
-from nexus_site import back_pressure, hanging_up, request_bodies  # noqa: E402  (need the models loaded)
-from nexus_site.handler import Handler  # noqa: E402
+from nexus_site.handler import Handler  # noqa: E402  (needs the models loaded)
+from nexus_site.incoming import Incoming  # noqa: E402
 from nexus_site.sockets import sockets  # noqa: E402
 
-hanging_up.install()
-back_pressure.install()
-request_bodies.install()
-
-application = ProtocolTypeRouter({"http": Handler(), "websocket": sockets})
+application = ProtocolTypeRouter({"http": Incoming(Handler()), "websocket": sockets})

@@ -111,14 +111,11 @@ class Program:
     argv: tuple[str, ...]
 
 
-def programs(host: str, port: int) -> tuple[Program, ...]:
+def programs() -> tuple[Program, ...]:
     """Web and worker, in the order in which they are started and stopped."""
-    python = sys.executable
-    site = "nexus_site.asgi:application"
-    bind = ("-b", host, "-p", str(port))
-    return (
-        Program("web", (python, "-m", "daphne", "-v", "0", "--no-server-name", *bind, site)),
-        Program("worker", (python, "-m", "django", "nexus_worker")),
+    return tuple(
+        Program(name, (sys.executable, "-m", "django", f"nexus_{name}"))
+        for name in ("web", "worker")
     )
 
 
@@ -315,9 +312,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s"
     )
     data_dir = options.data_dir.expanduser().absolute()
-    children = programs(options.host, options.port)
     try:
-        Daemon(data_dir, options.host, options.port, children).run()
+        Daemon(data_dir, options.host, options.port, programs()).run()
     except NexusError as error:
         print(f"nexusd: {error.text} {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -93,7 +93,6 @@ DEBUG = NEXUS.debug
 ALLOWED_HOSTS = [*NEXUS.allowed_hosts, NEXUS.host]
 
 INSTALLED_APPS = [
-    "daphne",
     "nexus_site.apps.NexusAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -248,7 +247,7 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": ["stderr"], "level": NEXUS.log_level},
     "loggers": {
         "huey": {"level": "WARNING"},
-        "daphne": {"level": "WARNING"},
+        "uvicorn": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
         "qemu.qmp": {"level": "ERROR"},
     },

@@ -121,9 +121,7 @@ def test_a_directory_is_sent_as_it_is_read(server: Server, tmp_path: Path) -> No
 
 @pytest.mark.live
 @pytest.mark.xdist_group("live")
-def test_daphne_closes_the_connection_of_an_answer_that_fails(
-    server: Server, tmp_path: Path
-) -> None:
+def test_an_export_that_fails_is_told_by_the_connection(server: Server, tmp_path: Path) -> None:
     """On a real server: the caller is told by the framing, soon, and the server goes on."""
     root = tmp_path / "root"
     (root / "etc").mkdir(parents=True)

@@ -46,15 +46,15 @@ import sys
 sys.path.insert(0, {{clone!r}})
 from nexus_site import daemon
 WEB = '''
-import http.server, sys
+import http.server, os
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+http.server.HTTPServer(("127.0.0.1", int(os.environ["NEXUS_PORT"])), Handler).serve_forever()
 '''
-daemon.programs = lambda host, port: [
-    daemon.Program("web", (sys.executable, "-c", WEB, str(port))),
+daemon.programs = lambda: [
+    daemon.Program("web", (sys.executable, "-c", WEB)),
     daemon.Program("worker", (sys.executable, "-c", "import time; time.sleep(600)")),
 ]
 sys.exit(daemon.main())

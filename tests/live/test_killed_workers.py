@@ -29,7 +29,7 @@ class Workers:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._command = next(p.argv for p in programs("127.0.0.1", 0) if p.name == "worker")
+        self._command = next(p.argv for p in programs() if p.name == "worker")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -60,8 +60,7 @@ def server() -> Iterator[Server]:
 def without_worker(server: Server) -> Iterator[None]:
     """Only the web process serves inside the block."""
     server.stop()
-    port = int(server.url.rpartition(":")[2])
-    command = next(p.argv for p in programs("127.0.0.1", port) if p.name == "web")
+    command = next(p.argv for p in programs() if p.name == "web")
     environment = {"DJANGO_SETTINGS_MODULE": "nexus_site.settings"} | server.env
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as web:
         try:
