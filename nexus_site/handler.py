@@ -1,7 +1,9 @@
-"""Django's ASGI handler with threads that are used again.
+"""Django's ASGI handler with one thread for each request, and threads that are used again.
 
-Django runs the synchronous part of each request in a thread of its own, made for that request. A
-new thread opens the database anew, which for a short request is most of the work.
+Django's asynchronous stack runs each of its synchronous parts in a thread by itself: a request went
+there and back eight times. Here the stack is the synchronous one, at one go in one thread; a view
+that is asynchronous goes on in the event loop. A new thread would open the database anew, which for
+a short request is most of the work.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from asgiref.sync import ThreadSensitiveContext
-from django.core.handlers.asgi import ASGIHandler
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http.response import HttpResponseBase
+from servestatic.middleware import ServeStaticMiddleware
 
 IDLE = 8  # threads that wait for the next request; more are made as requests come
 
@@ -25,6 +29,15 @@ class Handler(ASGIHandler):
     def __init__(self) -> None:
         super().__init__()
         self._idle: list[ThreadPoolExecutor] = []
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        """The synchronous stack, and before it the static files, which need no thread."""
+        super().load_middleware(is_async=False)
+        self._answer = ServeStaticMiddleware(sync_to_async(self.get_response))
+
+    async def get_response_async(self, request: ASGIRequest) -> HttpResponseBase:
+        """The response, from where it is to be had."""
+        return await self._answer(request)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         executor = self._idle.pop() if self._idle else ThreadPoolExecutor(1, "request")

@@ -88,6 +88,11 @@ def _secret_key() -> str:
     return path.read_text()
 
 
+def _static_headers(headers: dict[str, str], path: str, url: str) -> None:
+    """What SecurityMiddleware says of everything else."""
+    headers["X-Content-Type-Options"] = "nosniff"
+
+
 SECRET_KEY = _secret_key()
 DEBUG = NEXUS.debug
 ALLOWED_HOSTS = [*NEXUS.allowed_hosts, NEXUS.host]
@@ -113,9 +118,8 @@ INSTALLED_APPS = [
     "nexus_site.apps.NexusSiteConfig",
 ]
 
-MIDDLEWARE = [
+MIDDLEWARE = [  # all of them synchronous; nexus_site/handler.py serves static files before them
     "django.middleware.security.SecurityMiddleware",
-    "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -237,6 +241,7 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "servestatic.storage.CompressedManifestStaticFilesStorage"},
 }
+SERVESTATIC_ADD_HEADERS_FUNCTION = _static_headers
 ICONS_DIR = BASE_DIR / "node_modules" / "@tabler" / "icons" / "icons"
 
 LOGGING: dict[str, Any] = {

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Router, Status
 
@@ -22,7 +22,7 @@ router = Router()
 
 
 @router.post("/vms/{ref}/exec", response={200: ExecOut, 201: SessionOut}, openapi_extra=EVENTS)
-async def exec_program(
+def exec_program(
     request: HttpRequest, ref: str, data: ExecIn
 ) -> ExecOut | StreamingHttpResponse | Status[SessionOut]:
     """Run a program in a ready VM and answer when it has ended.
@@ -31,19 +31,22 @@ async def exec_program(
     ends the program and its process group. With ``detach`` it is a session, which lives on.
     """
     if data.detach:
-        return Status(201, await _detached(ref, data))
+        return Status(201, async_to_sync(_detached)(ref, data))
     stdin = data.stdin_bytes()
     began = time.monotonic()
     program = data.program(stdin=stdin is not None)
-    vm = await sync_to_async(services.admit_program)(ref, program)
-    execution = await GatewayAgent(vm).start(program)
-    run = Run(execution, stdin, began)
-    if program_streams.wants_events(request):
-        return event_stream(_messages(request, run, data.output), run.close)
-    try:
-        return await _buffered(run, data.output)
-    finally:
-        run.close()
+    vm = services.admit_program(ref, program)  # before the loop is entered: it costs no way back
+
+    async def run_program() -> ExecOut | StreamingHttpResponse:
+        run = Run(await GatewayAgent(vm).start(program), stdin, began)
+        if program_streams.wants_events(request):
+            return event_stream(_messages(request, run, data.output), run.close)
+        try:
+            return await _buffered(run, data.output)
+        finally:
+            run.close()
+
+    return async_to_sync(run_program)()
 
 
 async def _detached(ref: str, data: ExecIn) -> SessionOut:

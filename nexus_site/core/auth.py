@@ -15,7 +15,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.core import signing
-from django.db import models, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from nexus_site.core import events
@@ -75,11 +75,11 @@ def revoke_token(token: Token) -> None:
 def caller_of_token(secret: str) -> Caller | None:
     """Whoever holds the token; None when it is unknown, expired or revoked."""
     now = timezone.now()
-    live = Token.objects.filter(revoked_at=None).filter(
-        models.Q(expires_at=None) | models.Q(expires_at__gt=now)
-    )
-    token = live.filter(hash=_digest(secret)).first()
-    if token is None:
+    try:
+        token = Token.objects.get(hash=_digest(secret), revoked_at=None)
+    except Token.DoesNotExist:
+        return None
+    if token.expires_at is not None and token.expires_at <= now:
         return None
     if token.last_used_at is None or now - token.last_used_at > timedelta(minutes=1):
         Token.objects.filter(pk=token.pk).update(last_used_at=now)

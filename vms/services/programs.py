@@ -16,7 +16,7 @@ def ready_vm(ref: str) -> VM:
 
     Raises ``NotFound``, and ``Conflict`` or ``Retryable`` where the VM is not ready.
     """
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.only("name", "state"), ref)  # all that is asked of it
     require_ready(vm)
     return vm
 
