@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from servestatic.middleware import ServeStaticMiddleware
 
@@ -21,6 +22,7 @@ IDLE = 8  # threads that wait for the next request; more are made as requests co
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
+Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 
 class Handler(ASGIHandler):
@@ -33,9 +35,9 @@ class Handler(ASGIHandler):
     def load_middleware(self, is_async: bool = False) -> None:
         """The synchronous stack, and before it the static files, which need no thread."""
         super().load_middleware(is_async=False)
-        self._answer = ServeStaticMiddleware(sync_to_async(self.get_response))
+        self._answer: Answer = ServeStaticMiddleware(sync_to_async(self.get_response))
 
-    async def get_response_async(self, request: ASGIRequest) -> HttpResponseBase:
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         """The response, from where it is to be had."""
         return await self._answer(request)
 
