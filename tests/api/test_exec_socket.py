@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.testing import WebsocketCommunicator
 
 from guest_agent.chunks import SIZE, Kind
 from guest_agent.headers import encode_header, read_header
@@ -22,6 +21,7 @@ from nexus_site.core.models import Token
 from nexus_site.sockets import sockets
 from tests.factories import make_vm
 from tests.vms.fake_agents import PATIENCE, World, begin, end, say, take
+from tests.websockets import WebSocket
 from vms import program_socket
 from vms.gateway import SOCKET
 from vms.models import VM
@@ -55,15 +55,15 @@ class Socket:
     def __init__(self, secret: str) -> None:
         headers = [(b"host", b"127.0.0.1:9600")]
         headers += [(b"authorization", f"Bearer {secret}".encode())] if secret else []
-        self.raw = WebsocketCommunicator(sockets, "/ws/vms/hello/exec", headers=headers)
+        self.raw = WebSocket(sockets, "/ws/vms/hello/exec", headers=headers)
 
     async def __aenter__(self) -> Socket:
-        accepted, code = await self.raw.connect(timeout=PATIENCE)
+        accepted, code = await self.raw.connect()
         assert accepted, code
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.raw.disconnect(timeout=PATIENCE)
+        await self.raw.disconnect()
 
     async def tell(self, **message: Any) -> None:
         await self.raw.send_json_to(message)
@@ -95,7 +95,7 @@ async def test_a_whole_run_over_a_socket(world: World, vm: VM, secret: str) -> N
     async with Socket(secret) as socket:
         await socket.tell(argv=["x"], stdin=True)
         assert await socket.heard() == {"type": "started", "pid": 77}
-        await socket.raw.send_to(bytes_data=b"hello")
+        await socket.raw.send_to(b"hello")
         said = [await socket.heard(), await socket.heard()]
         assert {"type": "window", "bytes": 5} in said
         assert b"\x01out" in said
@@ -188,7 +188,7 @@ async def test_a_message_that_is_none_ends_the_program(
         await socket.tell(argv=["x"], stdin=True)
         await socket.heard()
         if isinstance(message, bytes):
-            await socket.raw.send_to(bytes_data=message)
+            await socket.raw.send_to(message)
         else:
             await socket.tell(**message)
         assert await socket.fails() == (code, 4422)
@@ -209,7 +209,7 @@ async def test_who_may_not(vm: VM, scope: str | None, code: int) -> None:
 
 async def test_another_site_s_page_is_refused(vm: VM) -> None:
     socket = Socket("")
-    assert await socket.raw.connect(timeout=PATIENCE) == (False, FORBIDDEN)
+    assert await socket.raw.connect() == (False, FORBIDDEN)
 
 
 async def test_a_revoked_token_ends_the_program(

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.testing import WebsocketCommunicator
 
 from guest_agent.exec import Program
 from nexus_site.core import auth
@@ -18,6 +17,7 @@ from nexus_site.sockets import sockets
 from tests.api.real_agents import RealAgent, real_agent
 from tests.factories import make_vm
 from tests.vms.fake_agents import PATIENCE
+from tests.websockets import WebSocket
 from vms import program_socket, services
 from vms.models import VM
 from vms.states import State
@@ -50,25 +50,25 @@ class Look:
         headers = [(b"host", b"127.0.0.1:9600")]
         headers += [(b"authorization", f"Bearer {secret}".encode())] if secret else []
         path = f"/ws/vms/hello/sessions/{session}"
-        self.raw = WebsocketCommunicator(sockets, path, headers=headers)
+        self.raw = WebSocket(sockets, path, headers=headers)
         self.greeting = {"offset": 0, "rows": 24, "cols": 80, "start": None} | greeting
         self.seen, self.offset = b"", 0
         self.others: list[dict[str, Any]] = []
 
     async def __aenter__(self) -> Look:
-        accepted, code = await self.raw.connect(timeout=PATIENCE)
+        accepted, code = await self.raw.connect()
         assert accepted, code
         await self.raw.send_json_to(self.greeting)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.raw.disconnect(timeout=PATIENCE)
+        await self.raw.disconnect()
 
     async def tell(self, **message: Any) -> None:
         await self.raw.send_json_to(message)
 
     async def type(self, text: str) -> None:
-        await self.raw.send_to(bytes_data=text.encode())
+        await self.raw.send_to(text.encode())
 
     async def attached(self) -> dict[str, Any]:
         message = await self.message("attached")
@@ -189,7 +189,7 @@ async def test_input_waits_for_room_and_its_end(agent: RealAgent, vm: VM, secret
     async with Look(secret) as look:
         await look.attached()
         for _ in range(16):
-            await look.raw.send_to(bytes_data=bytes(32 * 1024))
+            await look.raw.send_to(bytes(32 * 1024))
             assert (await look.message("window"))["bytes"] == 32 * 1024
         await look.tell(type="eof")
         await look.read_until(b"524288\n")

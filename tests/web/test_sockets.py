@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
@@ -21,6 +20,7 @@ from nexus_site.core.consumers import BAD_GREETING, FORBIDDEN, MISSING, UNKNOWN,
 from nexus_site.core.models import Token
 from nexus_site.sockets import sockets
 from tests.factories import make_build, make_vm
+from tests.websockets import WebSocket
 from vms.models import VM
 from vms.paths import make_vm_dir
 from vms.states import State
@@ -51,28 +51,28 @@ def cookie() -> bytes:
 
 
 @asynccontextmanager
-async def opened(path: str, *headers: tuple[bytes, bytes]) -> AsyncIterator[WebsocketCommunicator]:
+async def opened(path: str, *headers: tuple[bytes, bytes]) -> AsyncIterator[WebSocket]:
     """A socket that Nexus has accepted."""
-    socket = WebsocketCommunicator(sockets, path, headers=[(b"host", HOST), *headers])
-    accepted, code = await socket.connect(timeout=PATIENCE)
+    socket = WebSocket(sockets, path, headers=[(b"host", HOST), *headers])
+    accepted, code = await socket.connect()
     assert accepted, code
     try:
         yield socket
     finally:
-        await socket.disconnect(timeout=PATIENCE)
+        await socket.disconnect()
 
 
 def bearer(token: tuple[Token, str]) -> tuple[bytes, bytes]:
     return b"authorization", f"Bearer {token[1]}".encode()
 
 
-async def heard(socket: WebsocketCommunicator) -> dict[str, Any]:
+async def heard(socket: WebSocket) -> dict[str, Any]:
     message = await socket.receive_output(timeout=PATIENCE)
     assert message["type"] == "websocket.send", message
     return dict(json.loads(message["text"]))
 
 
-async def closed_with(socket: WebsocketCommunicator) -> int:
+async def closed_with(socket: WebSocket) -> int:
     message = await socket.receive_output(timeout=PATIENCE)
     assert message["type"] == "websocket.close", message
     return int(message["code"])
@@ -95,14 +95,14 @@ async def test_a_session_is_taken_from_nexus_s_own_pages_alone(
     cookie: bytes, origin: tuple[tuple[bytes, bytes], ...]
 ) -> None:
     headers = [(b"host", HOST), (b"cookie", cookie), *origin]
-    socket = WebsocketCommunicator(sockets, "/ws/events", headers=headers)
-    assert await socket.connect(timeout=PATIENCE) == (False, FORBIDDEN)
+    socket = WebSocket(sockets, "/ws/events", headers=headers)
+    assert await socket.connect() == (False, FORBIDDEN)
 
 
 async def test_a_host_that_is_not_ours_is_refused(cookie: bytes) -> None:
     headers = [(b"host", b"rebound.example"), (b"origin", b"http://rebound.example")]
-    socket = WebsocketCommunicator(sockets, "/ws/events", headers=[*headers, (b"cookie", cookie)])
-    assert await socket.connect(timeout=PATIENCE) == (False, FORBIDDEN)
+    socket = WebSocket(sockets, "/ws/events", headers=[*headers, (b"cookie", cookie)])
+    assert await socket.connect() == (False, FORBIDDEN)
 
 
 async def test_without_a_session_the_socket_closes_at_once() -> None:
