@@ -21,6 +21,10 @@ KERNEL_ARGS = (
     "nokaslr",
     "tsc=reliable",  # else two emulated CPUs make Linux fall back to a slow clock
     "no_timer_check",
+    # QEMU loses an interrupt now and then that comes while a guest inside is entered or left. What
+    # ticks by itself goes on with the next tick; else all stands still, for minutes or for ever.
+    "nohz=off",
+    "highres=off",
     "norandmaps",  # QEMU keeps what it translated of a program by its addresses
 )
 PRIORITY = -15  # as of `nice`
