@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from images.formats.disks import open_disk
 from images.formats.ext4_reader import Ext4
-from tests.rig import job
+from tests.rig import job, lock_file
 
 
 @pytest.fixture
@@ -45,6 +46,21 @@ def test_the_tree_goes_in_as_git_sees_it_and_with_what_was_built(
     script = dump(disk, "/command", tmp_path)
     assert script == "#!/bin/sh\nexec timeout --signal=INT --kill-after=30 5 echo 'two words'\n"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("nexus-rig-")] == []
+
+
+def test_python_goes_in_compiled_where_it_is_level_1s_version(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "module.py").write_text("x = 1\n")
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for version, expected in ((here, 1), ("2.7", 0)):
+        monkeypatch.setattr(lock_file, "PYTHON", version)
+        disk = tmp_path / f"job-{version}.ext4"
+        job.make_disk(disk, tree, ["true"], limit=5)
+        with open_disk(disk) as opened:
+            names = [item.entry.path for item in Ext4(opened).items()]
+        compiled = [name for name in names if name.startswith("tree/__pycache__/module.")]
+        assert len(compiled) == expected
 
 
 def test_results_come_back(tree: Path, tmp_path: Path) -> None:

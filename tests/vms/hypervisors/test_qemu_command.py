@@ -93,9 +93,10 @@ def test_devices() -> None:
     ]
 
 
-def test_emulation_needs_the_tsc_and_no_mitigations() -> None:
+def test_emulation_needs_the_tsc_no_mitigations_and_fixed_addresses() -> None:
     emulated = words(words_of(tsc_khz=2_400_000))
-    assert {"tsc_early_khz=2400000", "mitigations=off", "norandmaps"} <= set(emulated)
+    wanted = {"tsc_early_khz=2400000", "tsc=reliable", "mitigations=off", "norandmaps"}
+    assert wanted <= set(emulated)
     assert values(words_of(), "-cpu") == ["max"]
 
 
