@@ -18,7 +18,8 @@ from pathlib import Path
 
 from images.initrd import build_initrd
 from vms.hypervisors.base import Problem
-from vms.hypervisors.monitor import boot_id, read_json, write_json
+from vms.hypervisors.monitor import boot_id
+from vms.hypervisors.records import read_json, write_json
 
 KVM = Path("/dev/kvm")
 TRIAL_WORD = b"a guest ran\n"
@@ -63,14 +64,14 @@ def answer(
     stat = device.stat()
     key = [platform.release(), stat.st_ino, stat.st_rdev, *vmm]
     with suppress(OSError, json.JSONDecodeError, KeyError):
-        kept = read_json(str(record))
+        kept = read_json(record)
         if kept["key"] == key and (not kept["failure"] or kept["boot_id"] == boot_id()):
             return str(kept["failure"])
     if trial is None:
         return None
     failure = trial()
     record.parent.mkdir(parents=True, exist_ok=True)
-    write_json(str(record), {"key": key, "failure": failure, "boot_id": boot_id()})
+    write_json(record, {"key": key, "failure": failure, "boot_id": boot_id()})
     return failure
 
 

@@ -1,43 +1,41 @@
 """The monitor: a small program that starts one VMM, outlives Nexus and sees how it ends.
 
-    python -I -S monitor.py VM_DIR
+    python -I -S monitor.py VM_DIR [--env NAME=VALUE | --fifo PATH=LOG | --keep FD]... -- PROGRAM...
 
-It reads VM_DIR/launch.json ({"argv": [...], "env": {...}, "fifos": {path: log}, "files": [...]}),
-starts that program with VM_DIR as its working directory, and returns when it runs: exit status 0
-and VM_DIR/monitor.json, or 1 and the reason on stderr. A child in its own session stays behind and
+It starts that program with VM_DIR as its working directory, in an environment of what --env says,
+and returns when it runs: exit status 0 and VM_DIR/monitor.json, or 1 and the reason on stderr. A
+child in its own session stays behind and
 
 - copies the VMM's stdout (the guest's console) to console.log, its stderr to vmm.log and what
   it writes into each of the FIFOs, which are there already, to that log; guests are hostile,
   so each log is rotated once to <name>.1 and never takes more;
-- keeps the files open whose inherited descriptors "files" lists, for the locks on them;
+- keeps the descriptors open that it was given with --keep, for the locks on them;
 - writes exit.json when the VMM has ended: code or signal, and the time.
 
 Killing the monitor does not harm the VMM. There is a monitor for every running VM and a VM
-waits for it at its start, so only what is small and quick of the standard library is used
-(pathlib and typing would take half as long again as all the rest).
+waits for it at its start, so it imports nothing that brings more: json, signal or contextlib
+would each double the time until it works.
 """
 
-# ruff: noqa: PTH105, PTH123, PTH202
+# ruff: noqa: PTH105, PTH110, PTH123, PTH202, SIM105
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
 import sys
 import time
-from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
 
 CONSOLE, VMM_LOG = "console.log", "vmm.log"
 CONSOLE_LIMIT = 4 * 1024 * 1024
 VMM_LOG_LIMIT = 256 * 1024  # and that of every other log
 CHUNK = 64 * 1024
 STARTED = b"started"
+SIGKILL = 9
 
 
 class BoundedLog:
@@ -65,37 +63,62 @@ class BoundedLog:
 
     def _rotate(self) -> None:
         """Begin an empty file; what the last one held is the older part now."""
-        with suppress(OSError):
+        try:
             if os.path.getsize(self.name):
                 self._count_dropped()
                 os.replace(self.name, self.name + ".1")
+        except OSError:
+            pass
         if self.fd >= 0:
             os.close(self.fd)
         self.fd, self.size = -1, 0
-        with suppress(OSError):
+        try:
             self.fd = os.open(self.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        except OSError:
+            pass
 
     def _count_dropped(self) -> None:
         """Add what is about to be overwritten to the count in <name>.dropped."""
-        with suppress(OSError, ValueError):
+        try:
             dropped = os.path.getsize(self.name + ".1")
-            with (
-                suppress(FileNotFoundError),
-                open(self.name + ".dropped", encoding="ascii") as file,
-            ):
-                dropped += int(file.read())
+            if os.path.exists(self.name + ".dropped"):
+                with open(self.name + ".dropped", encoding="ascii") as file:
+                    dropped += int(file.read())
             with open(self.name + ".dropped", "w", encoding="ascii") as file:
                 file.write(str(dropped))
+        except (OSError, ValueError):
+            pass
 
 
-def main(vm_dir: str) -> int:
+class Launch:
+    """What to start, from the words of the command line; ``ValueError`` for other words."""
+
+    def __init__(self, words: list[str]) -> None:
+        end = words.index("--")
+        self.argv = words[end + 1 :]
+        self.env: dict[str, str] = {}
+        self.fifos: dict[str, str] = {}  # their logs, by path
+        self.keep: list[int] = []
+        for option, value in zip(words[:end:2], words[1:end:2], strict=True):
+            if option == "--env":
+                name, _, self.env[name] = value.partition("=")
+            elif option == "--fifo":
+                path, _, self.fifos[path] = value.rpartition("=")
+            elif option == "--keep":
+                self.keep.append(int(value))
+            else:
+                raise ValueError(f"unknown option {option}")
+
+
+def main(vm_dir: str, *words: str) -> int:
     """Leave a monitor behind and say whether the VMM started."""
+    launch = Launch(list(words))
     os.chdir(vm_dir)
     os.umask(0o077)
     answer, tell = os.pipe()
     if os.fork() == 0:
         os.close(answer)
-        os._exit(monitor(tell))
+        os._exit(monitor(launch, tell))
     os.close(tell)
     said = _read_all(answer)
     if said == STARTED:
@@ -104,26 +127,23 @@ def main(vm_dir: str) -> int:
     return 1
 
 
-def monitor(tell: int) -> int:
+def monitor(launch: Launch, tell: int) -> int:
     """Start the VMM, report to `tell`, then watch it to its end."""
     try:
         os.setsid()
-        launch = read_json("launch.json")
-        fifos = open_fifos(launch.get("fifos", {}))
-        pid, outputs = start(launch["argv"], launch["env"])
+        fifos = open_fifos(launch.fifos)
+        pid, outputs = start(launch.argv, launch.env)
     except Exception as error:  # whatever it was, the starter must hear of it
         os.write(tell, str(error).encode())
         return 1
     os.write(tell, STARTED)
     os.close(tell)
     _let_go_of_the_starter()
-    # When the host shuts down, the VMM ends first and its exit is still written down.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     started = start_time(pid)
     status = watch(pid, outputs | fifos)
-    for file in launch.get("files", []):  # who reads of the end may lock them again
+    for file in launch.keep:  # who reads of the end may lock them again
         os.close(file)
-    write_json("exit.json", {"pid": pid, "started": started, **exit_record(status)})
+    write_record("exit.json", {"pid": pid, "started": started, **exit_record(status)})
     return 0
 
 
@@ -139,7 +159,8 @@ def start(argv: list[str], env: dict[str, str]) -> tuple[int, dict[int, str]]:
 
     It gets a session of its own, so that a signal to the monitor's group does not reach it,
     and nothing of our environment: secrets of Nexus have no place in it. It inherits that
-    Python ignores SIGPIPE, so it may go on writing when the monitor is no more.
+    Python ignores SIGPIPE, so it may go on writing when the monitor is no more; but not that we
+    were started with SIGTERM blocked.
     """
     stdout, vmm_stdout = os.pipe()
     stderr, vmm_stderr = os.pipe()
@@ -153,13 +174,14 @@ def start(argv: list[str], env: dict[str, str]) -> tuple[int, dict[int, str]]:
             (os.POSIX_SPAWN_DUP2, vmm_stderr, 2),
         ],
         setsid=True,
+        setsigmask=(),
     )
     os.close(vmm_stdout)
     os.close(vmm_stderr)
     try:
-        write_json("monitor.json", identity(pid))
+        write_record("monitor.json", identity(pid))
     except OSError:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)
         raise
     return pid, {stdout: CONSOLE, stderr: VMM_LOG}
@@ -193,7 +215,7 @@ def watch(pid: int, outputs: dict[int, str]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def identity(vmm: int) -> dict[str, Any]:
+def identity(vmm: int) -> dict[str, int | str]:
     """Which processes these are, for ever: pid, start time, and the host's boot."""
     return {
         "boot_id": boot_id(),
@@ -204,7 +226,7 @@ def identity(vmm: int) -> dict[str, Any]:
     }
 
 
-def exit_record(status: int) -> dict[str, Any]:
+def exit_record(status: int) -> dict[str, int | float | None]:
     code = os.waitstatus_to_exitcode(status)
     return {
         "code": code if code >= 0 else None,
@@ -232,16 +254,22 @@ def runs(pid: int, started: float) -> bool:
     return int(stat[19]) == started and stat[0] not in (b"Z", b"X")
 
 
-def read_json(name: str) -> dict[str, Any]:
-    with open(name, encoding="utf-8") as file:
-        value: dict[str, Any] = json.load(file)
-        return value
+def write_record(name: str, record: Mapping[str, int | float | str | None]) -> None:
+    """As JSON. The words in it are plain."""
+    words = ", ".join(f'"{key}": {_json(value)}' for key, value in record.items())
+    write_whole(name, f"{{{words}}}")
 
 
-def write_json(name: str, value: dict[str, Any]) -> None:
+def _json(value: float | str | None) -> str:
+    if value is None:
+        return "null"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def write_whole(name: str, text: str) -> None:
     """Write the file whole or not at all, and to the disk."""
     with open(name + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(value, file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(name + ".tmp", name)
@@ -278,4 +306,4 @@ def _let_go_of_the_starter() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

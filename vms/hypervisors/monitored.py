@@ -22,6 +22,7 @@ from typing import Any
 from nexus_site.core.errors import Broken, Conflict
 from vms.hypervisors import monitor
 from vms.hypervisors.base import Exit, Handle
+from vms.hypervisors.records import read_json, write_json
 
 START_SECONDS = 30.0
 KILL_SECONDS = 30.0
@@ -50,16 +51,14 @@ def start(
     """
     require_none(vm_dir)
     forget(vm_dir)
-    launch = {
-        "argv": argv,
-        "env": env,
-        "accelerator": accelerator,
-        "fifos": {str(path): log for path, log in (fifos or {}).items()},
-        "files": list(files),
-    }
-    monitor.write_json(str(vm_dir / "launch.json"), launch)
+    launch = {"argv": argv, "env": env, "accelerator": accelerator}
+    write_json(vm_dir / "launch.json", launch)
+    options = [("--env", f"{name}={value}") for name, value in env.items()]
+    options += [("--fifo", f"{path}={log}") for path, log in (fifos or {}).items()]
+    options += [("--keep", str(file)) for file in files]
     program = [sys.executable, "-I", "-S", monitor.__file__, str(vm_dir)]
-    said = _run([*_own_scope(), *program], files)
+    words = [word for option in options for word in option]
+    said = _run([*_own_scope(), *program, *words, "--", *argv], files)
     handle = _handle(vm_dir)
     if handle is None:
         forget(vm_dir)
@@ -216,13 +215,18 @@ def _handle(vm_dir: Path) -> Handle | None:
 def _read(path: Path) -> dict[str, Any] | None:
     """A record of ours. They are written atomically, so it is whole or not there."""
     try:
-        return monitor.read_json(str(path))
+        return read_json(path)
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 
 
 def _run(command: list[str], files: Sequence[int]) -> str:
-    """What a short program says on stderr, or why it could not say it; it inherits the files."""
+    """What a short program says on stderr, or why it could not say it; it inherits the files.
+
+    It starts with SIGTERM blocked: when the host shuts down, the VMM ends first and its exit is
+    still written down.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         ended = subprocess.run(
             command,
@@ -234,6 +238,8 @@ def _run(command: list[str], files: Sequence[int]) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return ended.stderr.decode(errors="replace").strip()
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nexus_site.core.errors import Conflict, Retryable
-from vms.hypervisors import monitor, monitored
+from vms.hypervisors import monitored
+from vms.hypervisors.records import write_json
 
 LOG = "metrics.log"
 FLUSH_SECONDS = 2.0
@@ -46,7 +47,7 @@ def _sum_up(vm_dir: Path) -> Counters:
     if len(json.dumps(counters)) > MOST:
         counters = {}  # no VMM has so many, unless its guest has taken it over
     record = {"position": start + whole, "counters": counters}
-    monitor.write_json(str(vm_dir / monitored.METRICS), record)
+    write_json(vm_dir / monitored.METRICS, record)
     return counters
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from vms.hypervisors.base import VmmSpec
 from vms.hypervisors.firecracker.jail import Jail
 from vms.hypervisors.firecracker.place import Network, NetworkPlan, OpenPlace, Place
-from vms.hypervisors.monitor import read_json, write_json
+from vms.hypervisors.records import read_json, write_json
 
 RECORD = "place.json"
 
@@ -32,14 +32,14 @@ class Premises:
             "jailed": jailed,
             "networked": network is not None,
         }
-        write_json(str(spec.vm_dir / RECORD), record)
+        write_json(spec.vm_dir / RECORD, record)
         return cls(spec.vm_dir, spec.ref, _place(spec.vm_dir, spec.ref, spec.slot, jailed), network)
 
     @classmethod
     def of(cls, vm_dir: Path, network: Network) -> Premises:
         """Those of the VMM that was started last in `vm_dir`; open ones if there was none."""
         try:
-            record = read_json(str(vm_dir / RECORD))
+            record = read_json(vm_dir / RECORD)
         except (FileNotFoundError, json.JSONDecodeError):
             return cls(vm_dir, "", OpenPlace(vm_dir, "", 0))
         ref = record["ref"]

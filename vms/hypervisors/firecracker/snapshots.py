@@ -14,7 +14,7 @@ from vms.hypervisors.base import VmmSpec
 from vms.hypervisors.firecracker import api, hostile
 from vms.hypervisors.firecracker.api import Request
 from vms.hypervisors.firecracker.place import Place
-from vms.hypervisors.monitor import read_json, write_json
+from vms.hypervisors.records import read_json, write_json
 
 STATE, MEMORY, FACTS = "vmm.state", "memory", "snapshot.json"
 FORMAT = 1
@@ -61,7 +61,7 @@ def _create(place: Place, directory: Path, facts: dict[str, Any]) -> None:
     for name in (STATE, MEMORY):
         hostile.take_file(place.root, name, directory / name)
     size = (directory / STATE).stat().st_size
-    write_json(str(directory / FACTS), facts | {"state_size": size})
+    write_json(directory / FACTS, facts | {"state_size": size})
 
 
 def load_request(memory: str, state: str) -> Request:
@@ -74,7 +74,7 @@ def load_request(memory: str, state: str) -> Request:
 def check(directory: Path, spec: VmmSpec, version: str, *, networked: bool) -> None:
     """Raise Invalid (code "snapshot-incompatible") unless this host can load it for `spec`."""
     try:
-        facts = read_json(str(directory / FACTS))
+        facts = read_json(directory / FACTS)
     except (OSError, ValueError) as error:
         raise incompatible("It is not whole, or another hypervisor's.", str(error)) from None
     if not isinstance(facts, dict):

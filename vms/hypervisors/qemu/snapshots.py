@@ -26,11 +26,11 @@ from typing import Any, cast
 
 from nexus_site.core.errors import Broken, Conflict, Invalid
 from vms.hypervisors.base import Disk, Handle
-from vms.hypervisors.monitor import read_json, write_json
 from vms.hypervisors.monitored import launched_with
 from vms.hypervisors.qemu import hotplug, memory, migration, qmp
 from vms.hypervisors.qemu.command import MEMORY
 from vms.hypervisors.qemu.disks import ScsiAddress, plugged_name
+from vms.hypervisors.records import read_json, write_json
 
 STATE, MEMORY_FILE, RECORD = "state", "memory", "snapshot.json"
 FILES = (STATE, MEMORY_FILE, RECORD, f"{RECORD}.tmp")
@@ -107,14 +107,14 @@ def save(handle: Handle, directory: Path, tsc_khz: int | None) -> None:
     }
     with _nothing_left_if_it_fails(directory):
         files = _save_files(handle, directory)
-        write_json(str(directory / RECORD), record | {"files": files})
+        write_json(directory / RECORD, record | {"files": files})
 
 
 def read(directory: Path) -> Snapshot:
     """What `save` left there. Invalid ("snapshot-incompatible") where a file is not as it was,
     and where another driver, or another version of Nexus, saved it."""
     try:
-        record = read_json(str(directory / RECORD))
+        record = read_json(directory / RECORD)
         if (record["driver"], record["format"]) != (DRIVER, FORMAT):
             raise _incompatible("Another driver saved it, or another version of Nexus.")
         for name, expected in record["files"].items():
