@@ -6,14 +6,18 @@ as fast as its endpoint takes it, and a client that hangs up is told to whoever 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import uvicorn
 from django.conf import settings
+from django.urls import get_resolver
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-SITE = "nexus_site.asgi:application"
+from nexus_site.core.garbage import spare_what_is_loaded
+
 MAX_HEAD = 64 * 1024  # bytes of a request that are neither body nor complete
+HEAD_PATIENCE = 30  # seconds that a client has for the head of a request
 MAX_MESSAGE = 1 << 20  # bytes of a websocket's message
 KEEP_ALIVE = 60  # seconds that an idle connection stays open
 PING_INTERVAL = 20.0  # seconds; nexusctl takes a longer silence for a lost connection
@@ -23,9 +27,19 @@ BACKLOG = 1024
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's, with a bound on headers, trailers and chunk sizes, of which it has none."""
+    """uvicorn's, with bounds that it has not: on headers, trailers and chunk sizes, and on the
+    time that a head may take."""
 
     _incomplete = 0  # bytes that have come since something was last complete
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._have_head()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._incomplete += len(data)
@@ -33,8 +47,13 @@ class HttpProtocol(HttpToolsProtocol):
         if self._incomplete > MAX_HEAD and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
 
+    def on_message_begin(self) -> None:
+        self._expect_head()
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         self._incomplete = 0
+        self._have_head()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -45,9 +64,18 @@ class HttpProtocol(HttpToolsProtocol):
         self._incomplete = 0
         super().on_message_complete()
 
+    def _expect_head(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(HEAD_PATIENCE, self.transport.abort)
 
-def server(site: object = SITE) -> uvicorn.Server:
-    """uvicorn for ``site``, an ASGI application or its name. Logs as Django's settings say."""
+    def _have_head(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+def server(site: object) -> uvicorn.Server:
+    """uvicorn for ``site``, an ASGI application. Logs as Django's settings say."""
     return uvicorn.Server(
         uvicorn.Config(
             site,  # type: ignore[arg-type]
@@ -82,4 +110,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve() -> None:
     """Serve where the settings say until SIGTERM or SIGINT."""
-    server().run([listen(settings.NEXUS.host, settings.NEXUS.port)])
+    from nexus_site.asgi import application  # sets Django up
+
+    _ = get_resolver().url_patterns  # every page and endpoint, which the first request would load
+    spare_what_is_loaded()
+    server(application).run([listen(settings.NEXUS.host, settings.NEXUS.port)])

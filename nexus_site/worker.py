@@ -13,6 +13,7 @@ from drives import services as drive_services
 from images import services as image_services
 from nexus_site import tasks
 from nexus_site.core import operations
+from nexus_site.core.garbage import spare_what_is_loaded
 from nexus_site.core.life import Heartbeat
 from vms.supervisor import Supervisor
 
@@ -38,6 +39,7 @@ class Worker:
         options = ConsumerConfig(**settings.HUEY["consumer"])
         consumer = HUEY.create_consumer(**options.values)
         log.info("the worker is ready: %d job threads", settings.NEXUS.workers)
+        spare_what_is_loaded()
         try:
             consumer.run()
         finally:

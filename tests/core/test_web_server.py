@@ -316,6 +316,30 @@ def test_a_head_is_not_too_long(begins: bytes, goes_on: bytes) -> None:
         assert client.recv(PIECE).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    "begins",
+    [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /"],
+    ids=["nothing", "half", "half of the second"],
+)
+def test_a_head_does_not_take_for_ever(begins: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "HEAD_PATIENCE", 0.2)
+    ended = contextlib.suppress(ConnectionResetError)
+    with served(Site(answers)) as port, connected(port, begins) as client, ended:
+        while client.recv(PIECE):
+            pass
+
+
+def test_what_comes_after_its_head_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "HEAD_PATIENCE", 0.2)
+    site = Site(uploads)
+    head = b"PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n" % UPLOAD.encode()
+    with served(Incoming(site)) as port, connected(port, head) as client:
+        for _ in range(5):
+            time.sleep(0.2)
+            client.sendall(b"x")
+        until(lambda: site.count == 6)
+
+
 def test_a_message_is_not_too_long() -> None:
     site = Site(listens_late)
     site.go_on.set()
