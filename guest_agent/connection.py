@@ -15,7 +15,7 @@ from guest_agent.exec import Execution, ExitStatus, Program
 from guest_agent.fields import MAX_SECONDS, number_field, paths_field
 from guest_agent.handshake import shake_hands
 from guest_agent.headers import encode_header, read_header
-from guest_agent.messages import Configuration, GuestDisk, Heartbeat, Hello
+from guest_agent.messages import Configuration, Configured, GuestDisk, Heartbeat, Hello
 from guest_agent.refusals import AgentRefused as AgentRefused
 from guest_agent.yamux import ProtocolError, Session, Stream, gone
 from nexus_site.core.errors import Broken, Invalid, Retryable
@@ -86,9 +86,11 @@ class AgentConnection(AgentCalls[Stream]):
         with self.checking():
             return Heartbeat.parse(reply)
 
-    async def configure(self, configuration: Configuration, timeout: float = 10) -> None:
-        """Set the guest's time, random numbers, name, network and variables, in this order."""
-        await self._call("configure", timeout, **configuration.to_dict())
+    async def configure(self, configuration: Configuration, timeout: float = 10) -> Configured:
+        """Set what a guest is told: its time and random numbers first."""
+        reply = await self._call("configure", timeout, **configuration.to_dict())
+        with self.checking():
+            return Configured.parse(reply)
 
     async def shutdown(
         self,

@@ -19,7 +19,8 @@ PROTOCOL_VERSION = 1
 MAGIC = b"\x89NXAG\r\n\x1a"
 PREAMBLE = struct.Struct(">8sBBxx16s16sI")  # magic, kind, version, two nonces, CRC-32
 NONCE_SIZE = 16
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between one offer and the next
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 1.0  # seconds between one offer and the next
+GROWTH = 1.5  # of the pauses: a guest that is resumed misses the first offers, and is soon there
 MAX_STALE = 4 * 1024 * 1024  # bytes of earlier conversations that may come first
 
 _NO_NONCE = bytes(NONCE_SIZE)
@@ -94,4 +95,4 @@ async def _offer(writer: asyncio.StreamWriter, offer: bytes) -> None:
         if writer.transport.get_write_buffer_size() == 0:
             writer.write(offer)
         await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(GROWTH * pause, LONGEST_PAUSE)

@@ -33,6 +33,8 @@ from nexus_site.core.errors import Invalid
 MAX_DISKS = 64
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_IDENTITY = re.compile(r"[A-Za-z0-9-]{1,64}")
+_MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}", re.IGNORECASE)
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOST_NAMES = re.compile(r"[A-Za-z0-9._-]+([ \t]+[A-Za-z0-9._-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -180,12 +182,20 @@ def _disk(value: object) -> DiskUsage:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A fixed IPv4 address. The defaults are those of QEMU's user-mode network."""
+    """A fixed IPv4 address. The defaults are those of QEMU's user-mode network.
+
+    With a ``mac`` the interface gets this one; it has lost its other addresses and routes then.
+    """
 
     address: str = "10.0.2.15/24"
     gateway: str = "10.0.2.2"
     dns: tuple[str, ...] = ("10.0.2.3",)
     interface: str = "eth0"
+    mac: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mac and not _MAC.fullmatch(self.mac):
+            raise Invalid(f"“{self.mac}” cannot be an interface's MAC address.", code="bad-mac")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +206,9 @@ class Configuration:
     ``env`` are variables of login shells and of everything that the agent starts.
     ``time`` is in seconds since the epoch. ``entropy`` (1 to 512 bytes) is fresh unless it is
     given: two guests resumed from one memory image must not draw the same random numbers.
+    ``identity`` names the guest: one that has another's gets a machine ID and SSH host keys of
+    its own. ``boot_id``, a UUID, is what the agent tells from then on in its hellos, until the
+    guest boots. Agents before 0.4 know neither of the two, nor ``Network.mac``.
     """
 
     hostname: str | None = None
@@ -203,6 +216,8 @@ class Configuration:
     network: Network | None = None
     env: Mapping[str, str] | None = None
     hosts: Sequence[str] | None = None
+    identity: str | None = None
+    boot_id: str | None = None
     entropy: bytes = field(default_factory=lambda: os.urandom(64), repr=False)
 
     def __post_init__(self) -> None:
@@ -213,6 +228,10 @@ class Configuration:
                 raise Invalid(f"“{name}” cannot be an environment variable.", code="bad-variable")
         for line in self.hosts or ():
             _check_host_line(line)
+        if self.identity is not None and not _IDENTITY.fullmatch(self.identity):
+            raise Invalid(f"“{self.identity}” cannot name a guest.", code="bad-identity")
+        if self.boot_id is not None and not _BOOT_ID.fullmatch(self.boot_id):
+            raise Invalid(f"“{self.boot_id}” is not a UUID.", code="bad-boot-id")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of the request; those that are None are left out."""
@@ -222,9 +241,31 @@ class Configuration:
             "hosts": list(self.hosts) if self.hosts is not None else None,
             "network": asdict(self.network) if self.network else None,
             "env": dict(self.env) if self.env is not None else None,
+            "identity": self.identity,
+            "boot_id": self.boot_id,
             "entropy": base64.b64encode(self.entropy).decode(),
         }
         return {key: value for key, value in request.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What the guest is after it was configured; None and empty from agents before 0.4.
+
+    ``time`` is its clock's when it answered, in seconds since the epoch.
+    """
+
+    time: float | None = None
+    boot_id: str = ""
+    identity: str = ""
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Configured:
+        """The checked answer; ``ProtocolError`` for one that cannot be."""
+        boot_id = text_field(fields, "boot_id")
+        if boot_id and not _BOOT_ID.fullmatch(boot_id):
+            raise ProtocolError("boot_id is not a UUID")
+        return cls(_seconds(fields, "time"), boot_id, text_field(fields, "identity"))
 
 
 def _check_host_line(line: str) -> None:

@@ -74,8 +74,8 @@ func serve(command string, options map[string]string) {
 		Init:    options["init"],
 	}
 	a.RootMounted, _ = strconv.ParseFloat(options["root-mounted"], 64)
-	if a.Identity = options["identity"]; a.Identity == "" {
-		a.Identity = presentIdentity()
+	if a.SetIdentity(options["identity"]); options["identity"] == "" {
+		a.SetIdentity(presentIdentity())
 	}
 	if port, there := system.KernelWord("nexus.port"); there {
 		a.Dialer.Port = port

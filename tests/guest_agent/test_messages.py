@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from guest_agent.fields import text_field
 from guest_agent.headers import MAX_HEADER, decode_header, encode_header
-from guest_agent.messages import Configuration, Heartbeat, Hello, Network
+from guest_agent.messages import Configuration, Configured, Heartbeat, Hello, Network
 from guest_agent.yamux import ProtocolError
 from nexus_site.core.errors import Invalid
 
@@ -143,8 +143,34 @@ def test_a_configuration_leaves_out_what_it_does_not_set() -> None:
             "gateway": "10.0.2.2",
             "dns": ("10.0.2.3",),
             "interface": "eth0",
+            "mac": "",
         },
     }
+    named = Configuration(identity="aaaaaaaaaaaac", boot_id=HELLO["boot_id"]).to_dict()
+    assert (named["identity"], named["boot_id"]) == ("aaaaaaaaaaaac", HELLO["boot_id"])
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"identity": ""}, {"identity": "a/b"}, {"identity": "a" * 65}, {"boot_id": "a"}]
+)
+def test_who_a_guest_is_must_be_a_name(wanted: dict[str, str]) -> None:
+    with pytest.raises(Invalid):
+        Configuration(**wanted)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mac", ["52:54:00:00:00", "ff:ff:ff:ff:ff:ff", "52-54-00-00-00-01", "x"])
+def test_a_mac_must_be_an_interfaces_own(mac: str) -> None:
+    with pytest.raises(Invalid):
+        Network(mac=mac)
+
+
+def test_an_answer_to_a_configuration_is_read() -> None:
+    answer = {"ok": True, "time": 1.8e9, "boot_id": HELLO["boot_id"], "identity": "new"}
+    assert Configured.parse(answer) == Configured(1.8e9, HELLO["boot_id"], "new")
+    assert Configured.parse({"ok": True}) == Configured(), "of an agent that says no more"
+    for change in ({"boot_id": "no"}, {"time": "now"}, {"time": -1}, {"identity": 3}):
+        with pytest.raises(ProtocolError):
+            Configured.parse(answer | change)
 
 
 def test_two_guests_never_get_the_same_entropy() -> None:

@@ -29,12 +29,11 @@ type Agent struct {
 	Version string
 	// Init names what the distribution's init is; "none" where the agent is alone.
 	Init string
-	// Identity is a word of package identity.
-	Identity string
 	// RootMounted and Started are in seconds since the kernel started; 0 where not known.
 	RootMounted, Started float64
 	Lock                 *Lock
 
+	who         atomic.Pointer[string]
 	configuring sync.Mutex
 	programs    atomic.Int32 // that run for the host
 	transfers   atomic.Int32 // of files that are on their way
@@ -42,6 +41,16 @@ type Agent struct {
 	sessions    sessions.Table
 	frost       atomic.Pointer[frost] // nil while nothing is frozen
 	settled     settled
+}
+
+// SetIdentity says whether the guest has an identity of its own: a word of package identity.
+func (a *Agent) SetIdentity(word string) { a.who.Store(&word) }
+
+func (a *Agent) identity() string {
+	if word := a.who.Load(); word != nil {
+		return *word
+	}
+	return ""
 }
 
 // Run serves host after host and does not return.

@@ -7,9 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"nexus/agent/internal/identity"
 	"nexus/agent/internal/minijson"
 	"nexus/agent/internal/system"
 )
+
+const syncDelay = time.Second
 
 // configure applies what the host sets. Order matters: after a resume nothing may run with an
 // old clock or with random numbers that another machine has too. Every step is tried; what
@@ -25,8 +28,9 @@ func (a *Agent) configure(c *call) error {
 		name string
 		do   func(minijson.Object) error
 	}{
-		{"time", a.setTime}, {"entropy", a.addEntropy}, {"hostname", a.setHostname},
-		{"hosts", a.setHosts}, {"network", a.setNetwork}, {"env", a.setEnv},
+		{"time", a.setTime}, {"entropy", a.addEntropy}, {"boot_id", a.setBootID},
+		{"hostname", a.setHostname}, {"hosts", a.setHosts}, {"network", a.setNetwork},
+		{"identity", a.setIdentity}, {"env", a.setEnv},
 	} {
 		if c.request[step.name] == nil {
 			continue
@@ -38,7 +42,11 @@ func (a *Agent) configure(c *call) error {
 	if problems != nil {
 		return c.refuse("configure-failed", strings.Join(problems, "; "))
 	}
-	return c.reply(nil)
+	return c.reply(minijson.Object{
+		"boot_id":  system.BootID(a.System),
+		"identity": a.identity(),
+		"time":     float64(time.Now().UnixMicro()) / 1e6,
+	})
 }
 
 func (a *Agent) setTime(request minijson.Object) error {
@@ -63,6 +71,43 @@ func (a *Agent) addEntropy(request minijson.Object) error {
 		return errors.New("must be 1 to 512 bytes in base64")
 	}
 	return a.System.AddEntropy(entropy)
+}
+
+func (a *Agent) setBootID(request minijson.Object) error {
+	id, err := request.Text("boot_id")
+	if err != nil {
+		return err
+	}
+	return system.SetBootID(a.System, id)
+}
+
+// setIdentity makes the guest the one with this id. Keys that take long are made later, and nobody
+// is served by those before them.
+func (a *Agent) setIdentity(request minijson.Object) error {
+	id, err := request.Text("identity")
+	if err != nil {
+		return err
+	}
+	state, err := identity.Become(a.System, id)
+	if err != nil {
+		return err
+	}
+	if state == identity.New {
+		a.SetIdentity(state)
+	}
+	go a.finishIdentity(state)
+	return nil
+}
+
+// finishIdentity is for later: what a new guest was asked for comes first.
+func (a *Agent) finishIdentity(state string) {
+	if err := identity.FinishKeys(a.System); err != nil {
+		system.Complain("SSH host keys", err.Error())
+	}
+	if state == identity.New {
+		time.Sleep(syncDelay)
+		a.System.Sync()
+	}
 }
 
 func (a *Agent) setHostname(request minijson.Object) error {
@@ -102,7 +147,8 @@ func (a *Agent) setNetwork(request minijson.Object) error {
 	gateway, err2 := network.Text("gateway")
 	name, err3 := network.Text("interface")
 	servers, err4 := network.Texts("dns")
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	mac, err5 := network.Text("mac")
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return err
 	}
 	if name == "" {
@@ -112,6 +158,11 @@ func (a *Agent) setNetwork(request minijson.Object) error {
 		i, err := system.ParseInterface(name, address, gateway)
 		if err != nil {
 			return err
+		}
+		if mac != "" {
+			if i.MAC, err = system.ParseMAC(mac); err != nil {
+				return err
+			}
 		}
 		if err := a.System.SetUpInterface(i); err != nil {
 			return errors.New(name + ": " + err.Error())

@@ -62,8 +62,8 @@ func (a *Agent) hello(settled float64) minijson.Object {
 		"os":            system.OSName(a.System),
 		"init":          a.Init,
 		"hostname":      system.Hostname(),
-		"boot_id":       system.BootID(),
-		"identity":      a.Identity,
+		"boot_id":       system.BootID(a.System),
+		"identity":      a.identity(),
 		"image":         image,
 		"boot": minijson.Object{
 			"agent_started": known(a.Started),

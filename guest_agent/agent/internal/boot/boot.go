@@ -29,6 +29,7 @@ func Run() {
 			rootMounted = system.Uptime()
 		}
 	}
+	os.Remove(system.BootIDFile) // of an earlier boot, where nothing is mounted over it
 	g := newGuest(findInit(), rootMounted)
 	if g.init == "none" {
 		mountForPrograms()

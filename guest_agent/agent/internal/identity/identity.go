@@ -5,7 +5,6 @@ package identity
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -17,14 +16,15 @@ const KernelWord = "nexus.identity"
 
 // What State finds.
 const (
-	New  = "new"  // it has another guest's identity, or an image's: Renew is due
+	New  = "new"  // it has another guest's identity, or an image's: Become is due
 	Kept = "kept" // it is the one that the host means
 	None = "none" // the host names none, or nothing can be written
 )
 
 const (
-	record = "/etc/nexus/identity"
-	maxID  = 64
+	directory = "/etc/nexus"
+	record    = directory + "/identity"
+	maxID     = 64
 )
 
 // machineIDs are systemd's own and D-Bus's, from which systemd takes it.
@@ -42,21 +42,14 @@ func State(s system.System, id string) string {
 	return New
 }
 
-// Renew gives the guest SSH host keys and a machine id that no other has, in the place of those
-// that it has. What it is from now on is written last: an end before that, or an error, lets the
-// next boot begin anew.
+// Renew gives the guest a machine id and SSH host keys that no other has, in the place of those
+// that it has: Become and FinishKeys in one, for who has the time.
 func Renew(s system.System, id string) error {
-	if !valid(id) {
-		return errors.New("not an identity: " + id)
-	}
-	if err := renewHostKeys(s); err != nil {
+	if _, err := Become(s, id); err != nil {
 		return err
 	}
-	if err := renewMachineIDs(s); err != nil {
-		return err
-	}
-	s.Sync()
-	return writeRecord(s.Path(record), id+"\n")
+	defer s.Sync()
+	return FinishKeys(s)
 }
 
 func valid(id string) bool {
@@ -88,7 +81,11 @@ func renewMachineIDs(s system.System) error {
 		if len(strings.TrimSpace(string(old))) != len(fresh) {
 			continue
 		}
-		if err := system.WriteFile(path, []byte(fresh+"\n"), info.Mode().Perm()); err != nil {
+		err = system.WriteFile(path, []byte(fresh+"\n"), info.Mode().Perm())
+		if errors.Is(err, syscall.EBUSY) { // systemd has mounted one over it, to keep it later
+			err = os.WriteFile(path, []byte(fresh+"\n"), info.Mode().Perm())
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -104,34 +101,4 @@ func machineID() (string, error) {
 	uuid[6] = uuid[6]&0x0f | 0x40
 	uuid[8] = uuid[8]&0x3f | 0x80
 	return system.Hex(uuid[:]), nil
-}
-
-// writeRecord replaces a file so that after a crash it is there whole, or not at all.
-func writeRecord(path, content string) error {
-	directory := filepath.Dir(path)
-	if err := os.MkdirAll(directory, 0o755); err != nil {
-		return err
-	}
-	temporary := path + ".nexus-new"
-	file, err := os.Create(temporary)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(content)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, path); err != nil {
-		return err
-	}
-	return syncDirectory(directory)
-}
-
-func syncDirectory(path string) error {
-	directory, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer directory.Close()
-	return directory.Sync()
 }

@@ -38,10 +38,9 @@ func (s *Session) pause() {
 }
 
 func (s *Session) awaitPause() {
-	s.outputs.Wait()
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	for s.feeding {
+	for s.feeding || s.pumps > 0 {
 		s.changed.Wait()
 	}
 }
@@ -52,6 +51,9 @@ func (s *Session) resume() {
 	s.leaving = false
 	if s.exit == nil {
 		s.setDeadlines(time.Time{})
+		if s.over {
+			s.LimitReading(outputGrace)
+		}
 		s.pumpAll()
 	}
 	s.changed.Broadcast()

@@ -39,11 +39,11 @@ type Session struct {
 	About
 	*program.Program
 
-	outputs sync.WaitGroup
-
 	mutex     sync.Mutex
 	changed   sync.Cond
 	output    *ring
+	pumps     int  // that still take output
+	over      bool // the program has ended, its output perhaps not
 	input     queue
 	feeding   bool // the first piece of input is on its way
 	exit      *Exit
@@ -62,7 +62,9 @@ func newSession(about About, p *program.Program, output *ring) *Session {
 
 // run minds the program to its end.
 func (s *Session) run() {
+	s.mutex.Lock()
 	s.pumpAll()
+	s.mutex.Unlock()
 	if s.Program.Stdin != nil {
 		go s.feed()
 	}
@@ -77,8 +79,6 @@ func (s *Session) run() {
 			clock.Stop()
 		}
 		s.stopInput()
-		s.limitReading()
-		s.outputs.Wait()
 		s.finish()
 	}()
 }
@@ -90,15 +90,6 @@ func (s *Session) timeOut() {
 	s.Signal(syscall.SIGKILL)
 }
 
-// limitReading begins the end of the output, unless the agent is being replaced: then it has
-// ended already.
-func (s *Session) limitReading() {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.awaitStay()
-	s.LimitReading(outputGrace)
-}
-
 // awaitStay is called with the lock held.
 func (s *Session) awaitStay() {
 	for s.leaving {
@@ -106,11 +97,17 @@ func (s *Session) awaitStay() {
 	}
 }
 
-// finish takes the program's status, which the next agent does if this one is being replaced.
+// finish takes the rest of the output, then the program's status: the next agent does if this one
+// is being replaced.
 func (s *Session) finish() {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.awaitStay()
+	s.over = true
+	s.LimitReading(outputGrace)
+	for s.leaving || s.pumps > 0 {
+		s.changed.Wait()
+	}
 	status := s.Reap()
 	s.exit = &Exit{Code: status.ExitStatus(), TimedOut: s.late}
 	if status.Signaled() {
@@ -121,10 +118,13 @@ func (s *Session) finish() {
 	s.changed.Broadcast()
 }
 
+// pumpAll is called with the lock held.
 func (s *Session) pumpAll() {
-	s.outputs.Go(func() { s.pump(Output, s.Stdout) })
+	s.pumps++
+	go s.pump(Output, s.Stdout)
 	if s.Stderr != nil {
-		s.outputs.Go(func() { s.pump(ErrorOutput, s.Stderr) })
+		s.pumps++
+		go s.pump(ErrorOutput, s.Stderr)
 	}
 }
 
@@ -138,6 +138,10 @@ func (s *Session) pump(kind Event, output *os.File) {
 		s.changed.Broadcast()
 		return true
 	})
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.pumps--
+	s.changed.Broadcast()
 }
 
 // feed gives the program what its hosts have sent.

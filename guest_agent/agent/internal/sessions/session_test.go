@@ -3,6 +3,7 @@ package sessions
 import (
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,4 +111,48 @@ func TestWhatEndedLongAgoIsForgotten(t *testing.T) {
 	if len(table.List()) != 0 {
 		t.Error("it is kept for ever")
 	}
+}
+
+// A program that has ended while others hold its output is minded to its end, however often the
+// agent was about to be replaced meanwhile.
+func TestPausesDoNotDisturbTheEnd(t *testing.T) {
+	var table Table
+	var all []*Session
+	for i := range 20 {
+		all = append(all, started(t, &table, strconv.Itoa(i), "sleep 0.4 & echo "+strconv.Itoa(i)))
+	}
+	for range 40 {
+		table.Pause()
+		table.Resume()
+		time.Sleep(5 * time.Millisecond)
+	}
+	for i, s := range all {
+		if got := watched(t, s); got != strconv.Itoa(i)+"\n" {
+			t.Errorf("%d: %q", i, got)
+		}
+	}
+}
+
+// What holds a program's output for ever does not keep the session from ending after a pause.
+func TestAPauseKeepsTheEndOfTheOutput(t *testing.T) {
+	var table Table
+	s := started(t, &table, "held", "echo x; sleep 60 & echo $!")
+	defer s.Signal(syscall.SIGKILL)
+	for !over(s) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	table.Pause()
+	table.Resume()
+	began := time.Now()
+	watched(t, s)
+	if took := time.Since(began); took > 30*time.Second {
+		t.Error("its end took", took)
+	}
+}
+
+// over tells whether the session's program has ended.
+func over(s *Session) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.over
 }

@@ -1,6 +1,7 @@
 package system
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -62,8 +63,38 @@ func Hostname() string {
 	return name
 }
 
-// BootID is the kernel's random name for this boot.
-func BootID() string { return read("/proc/sys/kernel/random/boot_id") }
+// BootIDFile has the name that the host gave to what a guest does after it was copied while it
+// ran. It is gone with a boot: it lies in memory, or the first process removes it.
+const BootIDFile = "/run/nexus/boot-id"
+
+// BootID is the kernel's random name for this boot, or the host's.
+func BootID(s System) string {
+	if id := read(s.Path(BootIDFile)); validUUID(id) {
+		return id
+	}
+	return read("/proc/sys/kernel/random/boot_id")
+}
+
+// SetBootID makes id the one that BootID gives.
+func SetBootID(s System, id string) error {
+	if !validUUID(id) {
+		return errors.New("not a UUID: " + id)
+	}
+	return WriteFile(s.Path(BootIDFile), []byte(id+"\n"), 0o644)
+}
+
+func validUUID(text string) bool {
+	const form = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
+	if len(text) != len(form) {
+		return false
+	}
+	for i, r := range text {
+		if form[i] == '-' && r != '-' || form[i] == 'x' && !strings.ContainsRune("0123456789abcdef", r) {
+			return false
+		}
+	}
+	return true
+}
 
 // OSName is the distribution's name for people, from os-release.
 func OSName(s System) string {

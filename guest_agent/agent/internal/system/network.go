@@ -37,9 +37,39 @@ func ParseIPv4(text string) (a IPv4, err error) {
 	return a, nil
 }
 
-// Interface is a network interface and what it should be set to. A zero gateway means none.
+// MAC is the hardware's address of an interface.
+type MAC [6]byte
+
+func (m MAC) String() string {
+	parts := make([]string, len(m))
+	for i := range m {
+		parts[i] = Hex(m[i : i+1])
+	}
+	return strings.Join(parts, ":")
+}
+
+// ParseMAC reads six bytes in hexadecimal digits, with colons between them, that can be an
+// interface's own.
+func ParseMAC(text string) (m MAC, err error) {
+	parts := strings.Split(text, ":")
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 16, 8)
+		if err != nil || len(part) != 2 || len(parts) != len(m) {
+			return m, errors.New("not a MAC address: " + text)
+		}
+		m[i] = byte(n)
+	}
+	if m[0]&1 != 0 || m == (MAC{}) {
+		return m, errors.New("no interface's own MAC address: " + text)
+	}
+	return m, nil
+}
+
+// Interface is a network interface and what it should be set to. A zero gateway means none, a zero
+// MAC the one that it has.
 type Interface struct {
 	Name    string
+	MAC     MAC
 	Address IPv4
 	Mask    IPv4
 	Gateway IPv4
@@ -75,6 +105,9 @@ func (Guest) SetUpInterface(i Interface) error {
 		return err
 	}
 	defer syscall.Close(fd)
+	if err := setMAC(fd, i.Name, i.MAC); err != nil {
+		return err
+	}
 	if err := setAddress(fd, syscall.SIOCSIFADDR, i.Name, i.Address); err != nil {
 		return err
 	}
@@ -125,13 +158,42 @@ func setAddress(fd int, call uintptr, name string, a IPv4) error {
 }
 
 func takeUp(fd int, name string) error {
+	return changeFlags(fd, name, func(flags uint16) uint16 { return flags | syscall.IFF_UP })
+}
+
+func takeDown(fd int, name string) error {
+	return changeFlags(fd, name, func(flags uint16) uint16 { return flags &^ syscall.IFF_UP })
+}
+
+func changeFlags(fd int, name string, change func(uint16) uint16) error {
 	r := newRequest(name)
 	if err := ioctl(fd, syscall.SIOCGIFFLAGS, unsafe.Pointer(r)); err != nil {
 		return err
 	}
 	flags := binary.NativeEndian.Uint16(r.data[:])
-	binary.NativeEndian.PutUint16(r.data[:], flags|syscall.IFF_UP)
+	binary.NativeEndian.PutUint16(r.data[:], change(flags))
 	return ioctl(fd, syscall.SIOCSIFFLAGS, unsafe.Pointer(r))
+}
+
+// setMAC gives the interface another address of the hardware, with the link down: it has lost its
+// routes then. Nothing happens where it has that one.
+func setMAC(fd int, name string, mac MAC) error {
+	if mac == (MAC{}) {
+		return nil
+	}
+	r := newRequest(name)
+	if err := ioctl(fd, syscall.SIOCGIFHWADDR, unsafe.Pointer(r)); err != nil {
+		return err
+	}
+	const family = 2 // bytes of a struct sockaddr before its address
+	if MAC(r.data[family:family+len(mac)]) == mac {
+		return nil
+	}
+	if err := takeDown(fd, name); err != nil {
+		return err
+	}
+	copy(r.data[family:], mac[:])
+	return ioctl(fd, syscall.SIOCSIFHWADDR, unsafe.Pointer(r))
 }
 
 // addDefaultRoute sends everything else to gateway. That the route is there already is fine.
@@ -156,6 +218,10 @@ func addDefaultRoute(fd int, gateway IPv4) error {
 
 // SetUpInterface is written down.
 func (s Sandbox) SetUpInterface(i Interface) error {
-	return s.record("interface " + i.Name + " " + i.Address.String() + "/" + strconv.Itoa(i.prefix()) +
+	mac := ""
+	if i.MAC != (MAC{}) {
+		mac = " " + i.MAC.String()
+	}
+	return s.record("interface " + i.Name + mac + " " + i.Address.String() + "/" + strconv.Itoa(i.prefix()) +
 		" via " + i.Gateway.String())
 }

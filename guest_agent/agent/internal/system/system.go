@@ -18,6 +18,8 @@ type System interface {
 	// FileSystems are those on block devices that can be written to, in the order to freeze
 	// them. The caller must CloseAll of them.
 	FileSystems() ([]*FileSystem, error)
+	// Reload has the daemons of this name read their settings again.
+	Reload(daemon string)
 	// Sync writes all disks out.
 	Sync()
 	// LoadModule puts a kernel module into the kernel; one that is there already is fine.

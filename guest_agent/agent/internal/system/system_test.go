@@ -93,7 +93,7 @@ func TestOwnFacts(t *testing.T) {
 	if Uptime() <= 0 || total == 0 || available == 0 || available > total || diskTotal == 0 || diskFree > diskTotal {
 		t.Error(Uptime(), total, available, diskTotal, diskFree)
 	}
-	if len(BootID()) != 36 || KernelRelease() == "" || Arch() == "" {
-		t.Error(BootID(), KernelRelease(), Arch())
+	if len(BootID(Guest{})) != 36 || KernelRelease() == "" || Arch() == "" {
+		t.Error(BootID(Guest{}), KernelRelease(), Arch())
 	}
 }
