@@ -70,7 +70,9 @@ class Guest:
         answer[9] = version
         await self.send(with_checksum(answer))
         if version == 1:
-            start = await self.reader.readexactly(PREAMBLE.size)
+            start = again = preamble(Kind.OFFER, offer[3])
+            while start == again:  # said before the answer came; every agent passes over them
+                start = await self.reader.readexactly(PREAMBLE.size)
             assert start == preamble(Kind.START, offer[3], agent)
 
 
