@@ -94,10 +94,13 @@ class CtlFailed(Exception):
 
 @contextlib.contextmanager
 def running_server(directory: Path | None = None, **settings: str) -> Iterator[Server]:
-    """A server on a scratch data directory (in ``directory``); its VMs are ended with it."""
+    """A server on a scratch data directory (in ``directory``); its VMs are ended with it.
+
+    Nothing boots in the background unless NEXUS_WARM_TEMPLATES says so.
+    """
     data_dir = Path(tempfile.mkdtemp(prefix="nexus-scratch-", dir=directory))
     port = _free_port()
-    env = os.environ | settings
+    env = os.environ | {"NEXUS_WARM_TEMPLATES": "0"} | settings
     env |= {"NEXUS_DATA_DIR": str(data_dir), "NEXUS_PORT": str(port)}
     subprocess.run(
         [sys.executable, ROOT / "manage.py", "nexus_setup"],
