@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from drives.models import Consistency, Drive
@@ -31,6 +32,12 @@ class LiveDrives(Protocol):
         stand still until the block ends, however it ends. Yields what the copies made inside
         will be. Raises ``Conflict`` while the VM is starting or stopping.
         """
+
+    def memory_bytes(self) -> int:
+        """What the memories of suspended VMs and of checkpoints take on the disk."""
+
+    def forgotten_memories(self) -> Sequence[Path]:
+        """Directories where such memories are kept, and which belong to nothing."""
 
 
 _live: LiveDrives | None = None

@@ -59,6 +59,9 @@ class Drive(NamedModel):
         help_text="The snapshot that its contents go on from; the next one's parent.",
     )
     size_bytes = models.PositiveBigIntegerField()
+    used = models.BooleanField(
+        default=False, editable=False, help_text="A guest has had it, or it was changed otherwise."
+    )
     delete_with_vm = models.BooleanField(
         default=False, help_text="Deleted when the VM that it is attached to is deleted."
     )

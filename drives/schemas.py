@@ -177,6 +177,7 @@ class TotalsOut(Schema):
     size_bytes: int
     used_bytes: int
     exclusive_bytes: int | None
+    memory_bytes: int = Field(description="Saved memories of VMs, beside those.")
 
 
 class CostOut(Schema):

@@ -135,6 +135,9 @@ class ImageOut(Schema):
         return image.build.pk if image.build else None
 
 
+NOBODYS = ("warm", "pool")  #: purposes of VMs that are nobody's, and in no list
+
+
 class ImageDetail(ImageOut):
     """An image with what it was made from, and who needs it."""
 
@@ -149,12 +152,13 @@ class ImageDetail(ImageOut):
 
     @staticmethod
     def resolve_drives(image: Image) -> list[Any]:
-        return list(image.drives.all())
+        vms = {drive: getattr(drive, "attachment", None) for drive in image.drives.all()}
+        return [drive for drive, at in vms.items() if at is None or at.vm.purpose not in NOBODYS]
 
     @staticmethod
     def resolve_vms(image: Image) -> list[Any]:
-        drives = image.drives.all()
-        return [drive.attachment.vm for drive in drives if hasattr(drive, "attachment")]
+        drives = [drive for drive in image.drives.all() if hasattr(drive, "attachment")]
+        return [d.attachment.vm for d in drives if d.attachment.vm.purpose not in NOBODYS]
 
 
 class UpdateImage(Input):

@@ -36,7 +36,9 @@ from nexusctl import __version__
 from vms import services as vm_services
 from vms.api import drive_router as vm_drives_router
 from vms.api import router as vms_router
+from vms.pools_api import router as pools_router
 from vms.shortcuts_api import router as shortcuts_router
+from vms.warm_api import router as warm_router
 
 ANY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 IDEMPOTENCY_KEY = {
@@ -157,6 +159,8 @@ for router in (
     shortcuts_router,  # before the others: its paths name what a {ref} there could be
     transfers_router,  # likewise
     vms_router,
+    warm_router,
+    pools_router,
     drives_router,
     snapshots_router,
     storage_router,

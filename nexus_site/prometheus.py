@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from drives.models import Drive
+from drives.services import drive_list
 from nexus_site.core.life import worker_life
 from nexus_site.core.models import Operation
 from nexus_site.core.problems import respond, unauthenticated
@@ -47,7 +47,9 @@ class NexusCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _nexus()
-        vms = list(VM.objects.only("id", "name", "state", "heartbeat", "heartbeat_at", *_SHAPE))
+        vms = list(
+            VM.objects.shown().only("id", "name", "state", "heartbeat", "heartbeat_at", *_SHAPE)
+        )
         yield from _every_vm(vms)
         alive = [vm for vm in vms if vm.state in ALIVE]
         yield from _guests([vm for vm in alive if vm.heartbeat])
@@ -67,7 +69,12 @@ def _nexus() -> Iterator[Metric]:
     )
     yield _gauge("nexus_vms", "VMs by state.", queries.counts_by_state(), "state")
     yield _gauge("nexus_operations", "Operations by state.", _operations(), "state")
-    drives = Drive.objects.aggregate(count=Count("pk"), size=Sum("size_bytes", default=0))
+    pools = queries.pool_counts()
+    ready = {name: count for name, count, _ in pools}
+    yield _gauge("nexus_pool_ready", "VMs that wait in a pool, and are ready.", ready, "pool")
+    sizes = {name: size for name, _, size in pools}
+    yield _gauge("nexus_pool_size", "VMs that are to wait in it.", sizes, "pool")
+    drives = drive_list().aggregate(count=Count("pk"), size=Sum("size_bytes", default=0))
     yield GaugeMetricFamily("nexus_drives", "Drives.", drives["count"])
     yield GaugeMetricFamily(
         "nexus_drives_size_bytes", "What guests see of all drives.", drives["size"]

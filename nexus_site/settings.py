@@ -50,6 +50,8 @@ class NexusSettings(BaseSettings):
     allowed_hosts: list[str] = ["localhost", "127.0.0.1", "[::1]"]
     database_url: str = Field(default="", validation_alias="DATABASE_URL")
     redis_url: str = Field(default="", validation_alias="REDIS_URL")
+    warm_templates: bool = True  # images that have booted once: later VMs of them resume
+    warm_templates_most: int = Field(default=8, ge=0, le=1000)
     workers: int = Field(default=4, ge=1, le=64)
     agent_ready_timeout: float = Field(default=180.0, gt=0)
     heartbeat_interval: float = Field(default=5.0, gt=0)
@@ -186,6 +188,7 @@ if NEXUS.redis_url:
     HUEY["connection"] = {"url": NEXUS.redis_url}
 else:
     HUEY["filename"] = str(NEXUS.run_dir / "huey.db")
+    HUEY["fsync"] = False  # what a power cut takes from the queue, the sweep puts there again
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},

@@ -1,4 +1,5 @@
-"""What the worker does from time to time: look at its host, and thin what it has measured."""
+"""What the worker does from time to time: look at its host, thin what it has measured, make and
+prune warm templates."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from huey.contrib import djhuey
 from nexus_site import health
 from nexus_site.core.operations import register
 from vms import metrics_retention
+from vms.services import warm
 
 
 @djhuey.db_task()
@@ -26,6 +28,18 @@ def look_at_host_again() -> None:
 def thin_metrics() -> None:
     """Every five minutes: few samples become old in one."""
     metrics_retention.thin()
+
+
+@djhuey.db_periodic_task(huey.crontab())
+def make_next_warm_template() -> None:
+    """Every minute: one that is wanted, if the worker has nothing else to do."""
+    warm.make_next()
+
+
+@djhuey.db_periodic_task(huey.crontab(minute="*/5"))
+def prune_warm_templates() -> None:
+    """Every five minutes: those that no VM can go on from any more, or that are too many."""
+    warm.prune_if_needed()
 
 
 register(health.KIND, health.plan)

@@ -87,6 +87,7 @@ _SHAPE = {
     "network_mib_s": "network {} MiB/s",
     "restart_policy": "restart policy {}",
     "unreachable_action": "unreachable action {}",
+    "idle_suspend_minutes": "idle minutes until it suspends itself: {}",
 }
 
 
@@ -125,6 +126,14 @@ def _template_changed(data: dict[str, Any]) -> str:
     return f"has version {data['version']} now" if "version" in data else "was described anew"
 
 
+def _pool_changed(data: dict[str, Any]) -> str:
+    if "size" in data:
+        return f"is to have {data['size']} VMs now"
+    if "image" in data:
+        return f"makes its VMs of {data['image']} now"
+    return str(data.get("problem") or "is full")
+
+
 _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "vm.created": "was created",
     "vm.moved": _moved,
@@ -154,6 +163,15 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "vm.snapshot_deleted": _vm_snapshot("was deleted"),
     "vm.rolled_back": lambda data: f"was rolled back to {data.get('snapshot_name', '?')}",
     "vm.deleted": "was deleted",
+    "vm.memory_dropped": "will boot: the memory it could have gone on from was given up",
+    "vm.taken": lambda data: f"was taken from pool {data.get('pool', '?')}",
+    "pool.created": lambda data: f"was created for {data.get('size', '?')} VMs",
+    "pool.changed": _pool_changed,
+    "pool.renamed": lambda data: f"was renamed; it was “{data.get('before', '?')}”",
+    "pool.deleted": "was deleted",
+    "warm_template.ready": "is there to go on from",
+    "warm_template.failed": lambda data: f"is of no use: {data.get('text', '?')}",
+    "warm_template.deleted": "was deleted",
     "drive.created": "was created",
     "drive.ready": "is ready",
     "drive.attached": lambda data: f"was attached to {data.get('vm_name', 'a VM')}",

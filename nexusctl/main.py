@@ -14,6 +14,7 @@ from nexusctl.commands.drive import drive
 from nexusctl.commands.firecracker import firecracker
 from nexusctl.commands.image import image
 from nexusctl.commands.operation import operation
+from nexusctl.commands.pool import pool
 from nexusctl.commands.provider import provider
 from nexusctl.commands.rootfs import kernel, rootfs
 from nexusctl.commands.snapshot import snapshot
@@ -21,6 +22,7 @@ from nexusctl.commands.storage import storage
 from nexusctl.commands.system import doctor, event, sign_in_link, status, version
 from nexusctl.commands.template import template
 from nexusctl.commands.vm import vm
+from nexusctl.commands.warm import warm
 from nexusctl.errors import FAILED, INTERRUPTED
 
 ALIASES = {"dr": "drive", "ws": "drive", "snap": "snapshot", "op": "operation"}
@@ -35,6 +37,8 @@ COMMANDS = (
     rootfs,
     provider,
     kernel,
+    warm,
+    pool,
     firecracker,
     operation,
     event,

@@ -1,4 +1,4 @@
-"""Sizes as people write them: ``20G``, ``512M``, ``9000`` (MiB)."""
+"""Sizes and times as people write them: ``20G``, ``512M``, ``9000`` (MiB); ``10m``, ``2h``."""
 
 from __future__ import annotations
 
@@ -37,5 +37,24 @@ class Limit(Size):
         return 0 if value == "none" else super().convert(value, param, context)
 
 
+class Minutes(click.ParamType):  # type: ignore[type-arg]
+    """A time in whole minutes (``10m``, ``2h``, ``10``), or ``never``, which is 0."""
+
+    name = "time"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        if value == "never":
+            return 0
+        found = re.fullmatch(r"(\d{1,6})\s*([mhd]?)", value.strip())
+        if found is None:
+            self.fail(f"“{value}” is no time; write 10m, 2h, 1d or never.", param, context)
+        return int(found[1]) * {"": 1, "m": 1, "h": 60, "d": 24 * 60}[found[2]]
+
+
 SIZE = Size()
+MINUTES = Minutes()
 LIMIT = Limit()

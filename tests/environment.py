@@ -25,6 +25,7 @@ for name in ("DATABASE_URL", "REDIS_URL"):
     os.environ.pop(name, None)
 os.environ["NEXUS_DATA_DIR"] = str(DATA_DIR)
 os.environ["NEXUS_LOG_LEVEL"] = "WARNING"
+os.environ["NEXUS_WARM_TEMPLATES"] = "0"  # who tests them switches them on
 
 hypothesis.settings.register_profile("nexus", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("nexus")

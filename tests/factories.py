@@ -11,8 +11,11 @@ from drives.models import Consistency, Drive, Snapshot
 from images.models import Image, Kernel, Provider, Rootfs, VmmRelease
 from images.services import host_arch, release_dir
 from nexus_site.core.ids import readable_name
-from vms.models import VM, Attachment, Sample, SnapshotPart, VMSnapshot
+from vms.models import VM, Attachment, Pool, Sample, SnapshotPart, VMSnapshot, WarmTemplate
+from vms.shape import USUAL
+from vms.states import State
 from vms.transitions import record_creation
+from vms.warm import host_facts
 
 
 def unique_name() -> str:
@@ -129,6 +132,41 @@ def make_vm_snapshot(vm: VM, **values: Any) -> VMSnapshot:
     VM.objects.filter(pk=vm.pk).update(head=snapshot)
     vm.head = snapshot
     return snapshot
+
+
+def make_warm_template(**values: Any) -> WarmTemplate:
+    """One that is ready, of a hidden VM with a checkpoint."""
+    vm = make_vm(purpose=VM.Purpose.WARM)
+    image = values.pop("image", None) or vm.attachments.get().drive.image
+    facts = {
+        "vcpu_count": 1,
+        "mem_size_mib": 512,
+        "hypervisor": "qemu",
+        "hypervisor_version": "7.2",
+        "accelerator": "tcg",
+        "limits": [None, None, None],
+    }
+    checkpoint = make_vm_snapshot(vm, with_memory=True, memory_bytes=80 << 20)
+    kernel = values.pop("kernel", None) or make_kernel()
+    defaults: dict[str, Any] = {
+        "key": secrets.token_hex(32),
+        "facts": facts | host_facts(kernel.arch),
+        "state": WarmTemplate.State.READY,
+        "vm": vm,
+        "checkpoint": checkpoint,
+    }
+    return WarmTemplate.objects.create(image=image, kernel=kernel, **defaults | values)
+
+
+def make_pool(*, ready: int = 0, **values: Any) -> Pool:
+    """A pool in which so many VMs wait, of as many."""
+    image = values.pop("image", None) or make_image()
+    defaults: dict[str, Any] = {"name": unique_name(), "size": ready, "shape": dict(USUAL)}
+    pool = Pool.objects.create(image=image, **defaults | values)
+    for _ in range(ready):
+        vm = make_vm(root=False, purpose=VM.Purpose.POOL, pool=pool, state=State.READY)
+        Attachment.objects.create(vm=vm, drive=make_drive(name=vm.name, image=image))
+    return pool
 
 
 def make_sample(vm: VM, **values: Any) -> Sample:

@@ -12,13 +12,16 @@ from vms.models import (
     VM,
     Attachment,
     Boot,
+    Pool,
     ProvisionedFile,
     Provisioning,
     Sample,
     SnapshotPart,
     Transition,
     VMSnapshot,
+    WarmTemplate,
 )
+from vms.services.pools import delete_pool
 
 
 @admin.register(VM)
@@ -34,7 +37,14 @@ class VMAdmin(ReadOnlyAdmin):
         "restart_policy",
         "restart_at",
     )
-    list_filter = ("state", "desired_state", "hypervisor", "restart_policy", "unreachable_action")
+    list_filter = (
+        "state",
+        "purpose",
+        "desired_state",
+        "hypervisor",
+        "restart_policy",
+        "unreachable_action",
+    )
     list_select_related = ("kernel",)
     search_fields = ("name", "mac")
     actions = ("start", "stop", "force_stop", "restart", "snapshot", "upgrade_agents", "delete_vms")
@@ -140,6 +150,32 @@ class BootAdmin(ReadOnlyAdmin):
     search_fields = ("vm__name",)
     search_ids = ("pk", "vm_id")
     ordering = ("-created_at",)
+
+
+@admin.register(WarmTemplate)
+class WarmTemplateAdmin(ReadOnlyAdmin):
+    list_display = ("letters", "image", "state", "vm", "hits", "last_hit_at", "created_at")
+    list_filter = ("state",)
+    list_select_related = ("image", "vm")
+    search_fields = ("image__name",)
+    search_ids = ("pk", "vm_id", "image_id")
+
+
+@admin.register(Pool)
+class PoolAdmin(ReadOnlyAdmin):
+    list_display = ("name", "letters", "image", "template", "size", "taken", "problem")
+    list_select_related = ("image", "template")
+    search_fields = ("name", "image__name")
+    search_ids = ("pk", "image_id")
+    actions = ("delete_pools",)
+
+    @admin.action(description="Delete selected pools", permissions=["operate"])
+    def delete_pools(self, request: HttpRequest, rows: QuerySet[Pool]) -> HttpResponse | None:
+        question = "Delete these pools and the VMs that wait in them?"
+        if page := self.confirm(request, rows, "delete_pools", question):
+            return page
+        self.call_for_each(request, rows, delete_pool, "Deleting")
+        return None
 
 
 @admin.register(Provisioning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from guest_agent.yamux import WINDOW, ProtocolError
 from nexus_site.core.errors import Broken, Invalid, Retryable, from_record
 from vms.gateway import LENGTH, MAX_REQUEST, PIECE, PROBLEM, SOCKET
 from vms.models import VM
+from vms.states import State
+
+WAKING = frozenset({State.STARTING, State.RUNNING})
+LOOK = 0.03  # seconds between two looks at whether a VM is ready
 
 
 class GatewayStream:
@@ -99,10 +104,12 @@ class GatewayAgent(AgentCalls[GatewayStream]):
     """
 
     def __init__(self, vm: VM) -> None:
-        self._ref = vm.ref
+        self._ref, self._vm = vm.ref, vm
 
     async def open_stream(self, header: dict[str, Any]) -> GatewayStream:
-        """See ``AgentCalls``; ``Retryable`` where the worker is down."""
+        """See ``AgentCalls``; ``Retryable`` where the worker is down. Waits for a VM that wakes."""
+        if self._vm.state in WAKING:
+            await _until_ready(self._vm)
         try:
             request = encode_header({"vm": self._ref, "header": header}, MAX_REQUEST)
         except ValueError as error:
@@ -121,6 +128,20 @@ class GatewayAgent(AgentCalls[GatewayStream]):
 
     def _end_for(self, error: ProtocolError) -> Broken:
         return replies.broken(error)
+
+
+async def _until_ready(vm: VM) -> None:
+    """Until a VM that was suspended, and wakes, is ready; ``Retryable`` where it is not in time."""
+    deadline = time.monotonic() + settings.NEXUS.agent_ready_timeout
+    while vm.state in WAKING and time.monotonic() < deadline:
+        await asyncio.sleep(LOOK)
+        await vm.arefresh_from_db(fields=["state"])
+    if vm.state != State.READY:
+        raise Retryable(
+            f"The VM “{vm.name}” was to wake, and is {vm.state}.",
+            hint=f"See what happened: nexusctl vm history {vm.name}",
+            code="vm-not-ready",
+        )
 
 
 def _socket() -> Path:

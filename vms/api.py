@@ -30,6 +30,7 @@ from vms.schemas import (
     BootOut,
     CreateVM,
     DeleteQuery,
+    StartVM,
     StopVM,
     TransitionOut,
     UpdateVM,
@@ -39,10 +40,12 @@ from vms.schemas import (
 )
 from vms.sessions_api import router as sessions_router
 from vms.snapshots_api import router as snapshots_router
+from vms.suspension_api import router as suspension_router
 from vms.upgrades_api import router as upgrades_router
 
 router = Router(tags=["VMs"])
 router.add_router("", snapshots_router)
+router.add_router("", suspension_router)
 router.add_router("", upgrades_router)
 router.add_router("", exec_router)
 router.add_router("", provisioning_router)
@@ -62,7 +65,7 @@ class VMQuery(PageQuery):
 
 @router.get("/vms", response=Page[VMOut])
 def list_vms(request: HttpRequest, query: Query[VMQuery]) -> Slice:
-    rows = queries.vm_list()
+    rows = queries.vm_list().shown()
     if query.state:
         rows = rows.filter(state=query.state)
     if query.name:
@@ -92,7 +95,7 @@ def update_vm(
 ) -> HttpResponse:
     """Rename a VM; change what it is like while it is at rest, and at any time its hypervisor
     and what is done when it ends or does not answer."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
 
     @transaction.atomic
     def change() -> VM:
@@ -109,15 +112,20 @@ def delete_vm(
     request: HttpRequest, ref: str, query: Query[ChangeQuery], options: Query[DeleteQuery]
 ) -> HttpResponse:
     """Delete a VM and, unless ``keep_drives``, the drives that go with it."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
     return carry_out(request, query, lambda: services.delete_vm(vm, **options.model_dump()))
 
 
 @router.post("/vms/{ref}/start", response=STARTED)
-def start_vm(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
+def start_vm(
+    request: HttpRequest,
+    ref: str,
+    query: Query[ChangeQuery],
+    data: StartVM = StartVM(),  # noqa: B008  (ninja reads the default)
+) -> HttpResponse:
     """Start a VM at rest; the operation ends when its agent has said hello."""
-    vm = resolve(VM.objects.all(), ref)
-    return carry_out(request, query, lambda: services.start_vm(vm))
+    vm = resolve(VM.objects.shown(), ref)
+    return carry_out(request, query, lambda: services.start_vm(vm, cold=data.cold))
 
 
 @router.post("/vms/{ref}/stop", response=STARTED)
@@ -128,13 +136,13 @@ def stop_vm(
     data: StopVM = StopVM(),  # noqa: B008  (ninja reads the default)
 ) -> HttpResponse:
     """Shut a VM down: its agent first, then the power button, then kill."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
     return carry_out(request, query, lambda: services.stop_vm(vm, force=data.force))
 
 
 @router.post("/vms/{ref}/restart", response=STARTED)
 def restart_vm(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
     return carry_out(request, query, lambda: services.restart_vm(vm))
 
 
@@ -143,7 +151,7 @@ def balloon_vm(
     request: HttpRequest, ref: str, data: BalloonVM, query: Query[ChangeQuery]
 ) -> HttpResponse:
     """Have the guest of a running VM give memory back, as far as it can, or take it again."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
     return carry_out(request, query, lambda: services.balloon_vm(vm, data.mem_size_mib))
 
 
@@ -185,7 +193,7 @@ def attach_drive(
     One at rest has it at once (200); into one that runs an operation plugs it (202).
     """
     drive = resolve(Drive.objects.all(), ref)
-    vm = resolve(VM.objects.all(), data.vm)
+    vm = resolve(VM.objects.shown(), data.vm)
 
     def change() -> Drive | Operation:
         operation = services.attach_drive(vm, drive, **data.model_dump(exclude={"vm"}))

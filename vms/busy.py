@@ -16,7 +16,7 @@ from vms.models import VM
 #: These hold the VM for moments or leave it alone: whoever stops it waits for them.
 _HOLDING = {
     *("vm.snapshot", "vm-snapshot.delete", "drive.snapshot"),
-    *("drive.plug", "drive.unplug", "vm.balloon"),
+    *("drive.plug", "drive.unplug", "vm.balloon", "vm.fork"),
 }
 
 

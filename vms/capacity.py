@@ -8,7 +8,7 @@ import psutil
 from django.conf import settings
 from django.db.models import Sum
 
-from nexus_site.core.errors import Invalid
+from nexus_site.core.errors import Conflict, Invalid
 from vms.models import VM
 from vms.states import WITH_VMM
 
@@ -47,6 +47,25 @@ def host_capacity() -> HostCapacity:
         disk_free_bytes=disk.free,
         load_1m=psutil.getloadavg()[0],
     )
+
+
+def require_room(what: str, *, memory_bytes: float = 0, disk_bytes: float = 0) -> None:
+    """Raise ``Conflict`` (code "no-room") with the numbers where the host has less left than
+    ``what`` (“Resume VM web”) needs."""
+    host = host_capacity()
+    kinds = (
+        ("of memory", memory_bytes, host.memory_available_mib * MIB),
+        ("on the disk", disk_bytes, host.disk_free_bytes),
+    )
+    for where, needed, free in kinds:
+        if needed > free:
+            raise Conflict(
+                f"There is no room for “{what}”: {needed / MIB:.0f} MiB {where} are needed, "
+                f"{free / MIB:.0f} MiB are free.",
+                hint="Stop or suspend VMs that are not needed, delete drives and checkpoints that "
+                "are not, or ask for fewer.",
+                code="no-room",
+            )
 
 
 def check_size(vcpu_count: int, mem_size_mib: int) -> None:

@@ -25,7 +25,7 @@ from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import run_child
 from nexus_site.core.steps import Plan, Run, Step
-from vms import lifecycle, services
+from vms import lifecycle, services, warm
 from vms.choice import foretold
 from vms.models import VM
 from vms.shape import USUAL, shape_in
@@ -235,6 +235,8 @@ def make_drive(run: Run) -> str:
             )
             run.keep(drive=drive.ref)
             _has_made(run, "drive", drive)
+    if run.operation.kind.startswith("vm."):
+        return warm.fill_for_start(drive, VM(**USUAL | shape_in(run.params)), run)
     return drive_services.fill(drive, run)
 
 

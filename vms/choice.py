@@ -53,7 +53,19 @@ def choose(vm: VM, kernel: Path) -> Choice:
 
     Raises ``Conflict`` with what is missing, and what to do, where it cannot be as wished.
     """
+    if saver := _saver(vm):
+        found = probe(saver, kernel)
+        if not found.usable:
+            raise _unusable(found)
+        return Choice(found, "its memory was saved by it")
     return _decide(vm.hypervisor, lambda name: probe(name, kernel))
+
+
+def _saver(vm: VM) -> str:
+    """The hypervisor that alone can load the memory which the VM goes on from; empty for none."""
+    checkpoint = vm.resume_from
+    saved = vm.saved_memory or (checkpoint.memory_of if checkpoint else {})
+    return str(saved.get("hypervisor", ""))
 
 
 def foresee(wish: str) -> Choice | None:

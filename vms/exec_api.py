@@ -13,7 +13,6 @@ from ninja import Router, Status
 from guest_agent.exec import Execution
 from nexus_site.core.errors import Invalid, NexusError
 from vms import program_streams, services
-from vms.agents import GatewayAgent
 from vms.exec_schemas import ExecIn, ExecOut, ExitOut
 from vms.program_streams import EVENTS, NAMES, Pieces, encoded, event_stream, message, while_allowed
 from vms.sessions_schemas import SessionOut
@@ -35,10 +34,10 @@ def exec_program(
     stdin = data.stdin_bytes()
     began = time.monotonic()
     program = data.program(stdin=stdin is not None)
-    vm = services.admit_program(ref, program)  # before the loop is entered: it costs no way back
+    vm = services.ready_vm(ref)  # before the loop is entered: it costs no way back
 
     async def run_program() -> ExecOut | StreamingHttpResponse:
-        run = Run(await GatewayAgent(vm).start(program), stdin, began)
+        run = Run(await services.start_program(vm, program), stdin, began)
         if program_streams.wants_events(request):
             return event_stream(_messages(request, run, data.output), run.close)
         try:

@@ -11,7 +11,6 @@ from channels.db import database_sync_to_async
 
 from guest_agent.exec import Execution
 from vms import services
-from vms.agents import GatewayAgent
 from vms.exec_schemas import ExecSocketIn, ExitOut
 from vms.program_socket import ProgramConsumer, greeted
 
@@ -23,8 +22,8 @@ class ExecConsumer(ProgramConsumer[Execution]):
         wanted = greeted(ExecSocketIn, greeting)
         self._began = time.monotonic()
         program = wanted.program(stdin=wanted.stdin)
-        vm = await database_sync_to_async(services.admit_program)(ref, program)
-        return await GatewayAgent(vm).start(program)
+        vm = await database_sync_to_async(services.ready_vm)(ref)
+        return await services.start_program(vm, program)
 
     async def announce(self, channel: Execution) -> None:
         await self.tell("started", pid=channel.pid)

@@ -78,7 +78,8 @@ class CreateForm(ServiceForm):
         body = self.request_body()
         words += [body[name] for name in self.start() if name not in _OPTIONS and name in body]
         for name, option in _OPTIONS.items():
-            words += [option, str(body[name])] if name in body else []
+            if name in body:
+                words += [option] if body[name] is True else [option, str(body[name])]
         return words
 
     def submit(self) -> Operation:
@@ -148,7 +149,7 @@ class FromDriveForm(CopyForm):
     source = "drive"
 
     drive = SourceField(
-        Drive.objects.filter(state=Drive.State.READY).order_by("name"),
+        drive_services.drive_list().filter(state=Drive.State.READY).order_by("name"),
         label="Drive",
         empty_label=None,
         help_text="The new one is a copy of what is on it now.",
@@ -162,8 +163,8 @@ class FromSnapshotForm(CopyForm):
     source = "snapshot"
 
     snapshot = SourceField(
-        Snapshot.objects.filter(state=Snapshot.State.READY)
-        .select_related("drive")
+        drive_services.snapshot_list()
+        .filter(state=Snapshot.State.READY)
         .order_by("drive__name", "created_at"),
         label="Snapshot",
         empty_label=None,
@@ -222,6 +223,8 @@ _OPTIONS = {
     "network_mib_s": "--network-limit",
     "restart_policy": "--restart",
     "unreachable_action": "--on-unreachable",
+    "idle_suspend_minutes": "--idle-suspend",
+    "cold": "--cold",
 }
 
 
@@ -275,7 +278,13 @@ def _vm_wishes() -> dict[str, forms.Field]:
         min_value=1, initial=1, label="vCPUs", help_text=f"The host has {host.cpus}."
     )
     name = _name("Left empty, Nexus chooses a readable one.", "calm-otter")
-    return {"name": name, "vcpu_count": cpus, "mem_size_mib": memory, **shape_fields()}
+    cold = forms.BooleanField(
+        required=False,
+        label="Boot from the start",
+        help_text="Else it goes on from a warm template of its image, where there is one.",
+    )
+    shape = {"vcpu_count": cpus, "mem_size_mib": memory, **shape_fields()}
+    return {"name": name, **shape, "cold": cold}
 
 
 _WISHES = {"image": _image_wishes, "drive": _drive_wishes, "vm": _vm_wishes}

@@ -16,8 +16,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,9 @@ MAX_REQUEST = MAX_HEADER + 1024
 MAX_STREAMS = 1024
 MAX_STREAMS_OF_VM = 128  # a connection carries 256: the supervisor's own calls find room
 
+PROGRAM = "exec"  # somebody waits for its end
+LOOKS = frozenset({"sessions"})  # is only looking, and no use of a VM
+
 AgentOf = Callable[[str], Awaitable[AgentConnection]]
 
 
@@ -48,6 +54,8 @@ class Gateway:
     def __init__(self, agent_of: AgentOf) -> None:
         self._agent_of = agent_of
         self._streams: Counter[str] = Counter()
+        self._programs: Counter[str] = Counter()
+        self._used_at: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -62,6 +70,13 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def quiet_seconds(self, vm: str) -> float:
+        """Since somebody used the agent of this VM: 0 while a program runs for somebody,
+        infinity where nobody has."""
+        if self._programs[vm]:
+            return 0.0
+        return time.monotonic() - self._used_at.get(vm, -math.inf)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer), name="agent gateway")
@@ -84,18 +99,29 @@ class Gateway:
         vm, header = await self._read_request(reader)
         if len(self._tasks) > MAX_STREAMS or self._streams[vm] >= MAX_STREAMS_OF_VM:
             raise Retryable("Too much is going on with this VM's agent.", code="agent-busy")
+        used, program = header.get("op") not in LOOKS, header.get("op") == PROGRAM
         self._streams[vm] += 1
+        self._programs[vm] += program
+        touch = partial(self._touch, vm) if used else _nothing
+        touch()
         try:
             agent = await self._agent_of(vm)
             stream = await agent.open_stream(header)
             try:
-                await _relay(reader, writer, stream)
+                await _relay(reader, writer, stream, touch)
             finally:
                 stream.reset()
         finally:
             self._streams[vm] -= 1
-            if not self._streams[vm]:
-                del self._streams[vm]
+            self._programs[vm] -= program
+            for counter in (self._streams, self._programs):
+                if not counter[vm]:
+                    del counter[vm]
+            if program:
+                touch()
+
+    def _touch(self, vm: str) -> None:
+        self._used_at[vm] = time.monotonic()
 
     async def _read_request(self, reader: asyncio.StreamReader) -> tuple[str, dict[str, Any]]:
         try:
@@ -112,17 +138,24 @@ class Gateway:
         return vm, header
 
 
+def _nothing() -> None:
+    pass
+
+
 def _no_request() -> Invalid:
     return Invalid("This is no request for an agent.", code="bad-request")
 
 
 async def _relay(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    stream: Stream,
+    touch: Callable[[], None],
 ) -> None:
     """Carry bytes both ways until the client hangs up, which it does last, or one is lost."""
     both = [
-        asyncio.create_task(_to_guest(reader, stream)),
-        asyncio.create_task(_to_client(stream, writer)),
+        asyncio.create_task(_to_guest(reader, stream, touch)),
+        asyncio.create_task(_to_client(stream, writer, touch)),
     ]
     try:
         await asyncio.gather(*both)
@@ -132,7 +165,9 @@ async def _relay(
         await asyncio.gather(*both, return_exceptions=True)
 
 
-async def _to_guest(reader: asyncio.StreamReader, stream: Stream) -> None:
+async def _to_guest(
+    reader: asyncio.StreamReader, stream: Stream, touch: Callable[[], None]
+) -> None:
     while length := int.from_bytes(await reader.readexactly(LENGTH)):
         if length > MAX_FRAME:
             raise Invalid("A frame is too long.", code="bad-request")
@@ -141,6 +176,7 @@ async def _to_guest(reader: asyncio.StreamReader, stream: Stream) -> None:
             if not data:
                 raise ConnectionResetError
             length -= len(data)
+            touch()
             await stream.write(data)
     stream.write_eof()
     if await reader.read(1):
@@ -148,8 +184,11 @@ async def _to_guest(reader: asyncio.StreamReader, stream: Stream) -> None:
     raise ConnectionResetError  # the client has left, whatever else the guest may want to say
 
 
-async def _to_client(stream: Stream, writer: asyncio.StreamWriter) -> None:
+async def _to_client(
+    stream: Stream, writer: asyncio.StreamWriter, touch: Callable[[], None]
+) -> None:
     while data := await stream.read(PIECE):
+        touch()
         writer.write(len(data).to_bytes(LENGTH) + data)
         await writer.drain()
     writer.write(bytes(LENGTH))

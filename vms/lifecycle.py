@@ -7,6 +7,7 @@ Workers run these; nothing here knows of HTTP.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from django.conf import settings
 from django.db import transaction
@@ -21,17 +22,28 @@ from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import run_child
 from nexus_site.core.steps import Plan, Run, Step
-from vms import live_drives, outcomes, provisioning_records, snapshotting, supervision
+from vms import (
+    live_drives,
+    outcomes,
+    provisioning_records,
+    resuming,
+    snapshotting,
+    supervision,
+    warm,
+)
 from vms.choice import choose, foretold
 from vms.drivers import NAMES, driver_for, driver_of
-from vms.hypervisors.base import Disk, Exit, Handle, RateLimit, VmmSpec
+from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
-from vms.paths import make_vm_dir, remove_vm_dir, vm_dir
+from vms.paths import remove_vm_dir, vm_dir
 from vms.services.rules import wish
+from vms.specs import spec_of
 from vms.states import ALIVE, AT_REST, Desired, State
 from vms.transitions import move, try_move
+from vms.warm_wishes import want_warm
 
 POLL = 0.05  # seconds between two looks at a row or a process
+LOOK = 2.0  # and where the supervisor says when there is news
 
 
 def start_plan(operation: Operation) -> Plan:
@@ -106,12 +118,15 @@ def begin_start(run: Run) -> str | None:
 
 
 def check_drives(run: Run) -> str:
-    """Every attached drive is there; says how many and how large."""
+    """Every attached drive is there, or is to be made by this start; says how many."""
     vm = vm_of(run)
-    paths = [drive_services.require_file(a.drive) for a in vm.attachments.select_related("drive")]
-    if not paths:
+    drives = [a.drive for a in vm.attachments.select_related("drive")]
+    if not drives:
         raise Conflict(f"The VM “{vm.name}” has no root drive.", code="no-root-drive")
-    return f"{len(paths)} drive{'s' if len(paths) > 1 else ''}"
+    for drive in drives:
+        if not warm.is_to_be_made(drive):
+            drive_services.require_file(drive)
+    return f"{len(drives)} drive{'s' if len(drives) > 1 else ''}"
 
 
 def prepare_kernel(run: Run) -> str:
@@ -148,46 +163,23 @@ def launch(run: Run) -> str:
     vm = vm_of(run)
     if vm.state != State.STARTING:
         raise Conflict(f"The VM “{vm.name}” is {vm.state}; it is not to be started any more.")
+    if run.params.get("cold"):
+        resuming.forget(vm)  # before the hypervisor is chosen, which may depend on it
     kernel = Kernel.objects.get(pk=NexusID.parse(run.made["kernel"]))
     choice = choose(vm, image_services.boot_files(kernel).vmlinux)
     boot = outcomes.open_boot(vm, kernel, choice)
-    handle = driver_for(choice.name).launch(_spec(vm, kernel))
-    run.keep(boot=boot.ref)
-    outcomes.vmm_runs(vm, handle)
-    supervision.wake()
-    return f"{choice}; pid {handle.pid}"
-
-
-def _spec(vm: VM, kernel: Kernel) -> VmmSpec:
-    attachments = list(vm.attachments.select_related("drive__image"))
-    alone = any(a.is_root and a.drive.image and a.drive.image.init == "none" for a in attachments)
-    limit = RateLimit(_bytes(vm.disk_mib_s), vm.disk_iops)
-    disks = tuple(
-        Disk(a.drive.ref, drive_services.require_file(a.drive), a.read_only, limit)
-        for a in attachments
+    started = resuming.start(
+        driver_for(choice.name),
+        vm,
+        lambda: spec_of(vm, kernel),
+        warm.Fresh(kernel, choice),
+        cold=bool(run.params.get("cold")),
     )
-    words = [f"nexus.identity={a.drive.ref}" for a in attachments if a.is_root]
-    words += ["nexus.init=none"] if alone else []
-    boot_files = image_services.boot_files(kernel)
-    return VmmSpec(
-        vm_dir=make_vm_dir(vm),
-        ref=vm.ref,
-        slot=vm.slot,
-        name=vm.name,
-        vcpu_count=vm.vcpu_count,
-        mem_size_mib=vm.mem_size_mib,
-        kernel=boot_files.vmlinux,
-        bzimage=boot_files.bzimage,
-        initrd=boot_files.initrd,
-        disks=disks,
-        mac=vm.mac,
-        kernel_args=(*words, *settings.NEXUS.guest_kernel_args.split()),
-        network_limit=RateLimit(_bytes(vm.network_mib_s)),
-    )
-
-
-def _bytes(mib: int | None) -> int | None:
-    return None if mib is None else mib << 20
+    run.keep(boot=boot.ref, wants_warm=started.words == warm.NONE_YET)
+    supervision.wake()  # its agent is met while this is written down
+    outcomes.vmm_runs(vm, started.handle, started)
+    how = f"resumed: {started.words}" if started.memory else f"booted: {started.words}"
+    return f"{choice}; {how}; pid {started.handle.pid}"
 
 
 def wait_for_agent(run: Run) -> str:
@@ -196,6 +188,7 @@ def wait_for_agent(run: Run) -> str:
     deadline = time.monotonic() + settings.NEXUS.agent_ready_timeout + 30
     phase = ""
     while time.monotonic() < deadline:
+        moves = supervision.moves()
         vm.refresh_from_db(fields=["state"])
         if now := provisioning_records.phase_of(vm):
             deadline = time.monotonic() + settings.NEXUS.agent_ready_timeout
@@ -203,13 +196,14 @@ def wait_for_agent(run: Run) -> str:
                 run.progress(note=now)
                 phase = now
         if vm.state == State.READY:
+            want_warm(run, vm)
             boot = vm.boots.first()
             seconds = boot.seconds_to_hello if boot else None
             return f"hello after {seconds:.1f} s" if seconds else "ready"
         if vm.state not in (State.STARTING, State.RUNNING):
             break
         run.check()
-        supervision.wait_for_move(0.5)
+        supervision.wait_for_move(moves, LOOK)
     raise provisioning_records.failure_of(vm) or outcomes.not_ready(vm)
 
 
@@ -227,7 +221,11 @@ def start_as_child(run: Run) -> str | None:
 
         vm = vm_of(run)
         child = open_operation(
-            "vm.start", f"Start VM {vm.name}", subject=vm, params={"vm": vm.ref}, parent=parent
+            "vm.start",
+            f"Start VM {vm.name}",
+            subject=vm,
+            params={"vm": vm.ref, "cold": bool(run.params.get("cold"))},
+            parent=parent,
         )
         wish(vm, Desired.RUNNING)
         move(vm, State.STARTING, "start requested")
@@ -238,12 +236,18 @@ def start_as_child(run: Run) -> str | None:
 
 
 def start_failed(operation: Operation, error: NexusError) -> None:
-    """Whatever broke a start: nothing of the VMM is left and the VM says why it failed."""
+    """Whatever broke a start: nothing of the VMM is left, the VM says why it failed, and has the
+    drive that the start was to make."""
     ref = operation.context.get("vm") or operation.params.get("vm")
     vm = VM.objects.filter(pk=NexusID.parse(ref)).first() if ref else None
-    if vm is not None and vm.state == State.STARTING:
+    if vm is None:
+        return
+    if vm.state == State.STARTING:
         outcomes.end_vmm(vm)
         outcomes.start_failed(vm, error)
+    if vm.state in AT_REST:
+        with suppress(NexusError):  # then the next start makes it
+            warm.restore_drive(vm)
 
 
 # Stopping
@@ -263,8 +267,8 @@ def shut_down(run: Run) -> str:
         return "the VMM had ended already"
     patience = settings.NEXUS.shutdown_timeout
     if not run.params.get("force"):
-        with live_drives.alone_with(vm, run):
-            pass  # whoever held it has made the copies
+        with live_drives.alone_with(vm, run):  # whoever held it has made the copies
+            live_drives.go_on(vm, found, "it is to shut down")  # which a paused one cannot
         if supervision.ask_to_shut_down(vm) and _ended_within(vm, patience, run):
             return "the agent shut the guest down"
         if driver.shutdown(found, timeout=patience / 3):
@@ -308,8 +312,11 @@ def drive_is_there(run: Run) -> str | None:
 
 
 def fill_drive(run: Run) -> str:
-    """The storage of the VM's new drive; when it fails, VM and drive are gone again."""
+    """The storage of the VM's new drive, unless the start that follows makes it; when it fails,
+    VM and drive are gone again."""
     drive = Drive.objects.get(pk=NexusID.parse(run.params["drive"]))
+    if run.params.get("start", True):
+        return warm.fill_for_start(drive, vm_of(run), run)
     return drive_services.fill(drive, run)
 
 

@@ -2,7 +2,8 @@
 
 A VM is held by one at a time, in the worker, which is one process: locks tell who waits. Its
 agent freezes the file systems, the VMM stops the CPUs, the copies are made, and both are taken
-back in reverse order. What a killed worker held, the supervisor of the next one lets go.
+back in reverse order. What a killed worker held, the supervisor of the next one lets go; what a
+person has paused stays paused.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from drives.models import Consistency, Drive
 from nexus_site.core.errors import Conflict, NexusError, Retryable
@@ -22,10 +24,11 @@ from vms import supervision
 from vms.busy import refuse_for, require_unchanged
 from vms.drivers import driver_of
 from vms.hypervisors.base import Handle
+from vms.memory_files import forgotten_memories, known_memory_bytes
 from vms.models import VM
 from vms.paths import vm_dir
 from vms.services.rules import require_rest, require_settled
-from vms.states import ALIVE, AT_REST, State
+from vms.states import ALIVE, AT_REST, Desired, State
 from vms.transitions import try_move
 
 log = logging.getLogger(__name__)
@@ -35,14 +38,19 @@ LOOK = 1.0  # seconds between two looks at whether a waiting operation is still 
 
 _locks: dict[int, threading.RLock] = {}
 _held: dict[int, Held] = {}
+_paused: set[int] = set()
 
 
 @dataclass
 class Held:
-    """A VM while it is held; ``milliseconds`` is known after, if its CPUs ran before."""
+    """A VM while it is held; ``milliseconds`` is known after, if its CPUs ran before.
+
+    Who ends the VMM while it is held says that it ``goes_on`` no more.
+    """
 
     consistency: Consistency
     milliseconds: int | None = None
+    goes_on: bool = True
 
 
 class LiveDrives:
@@ -59,6 +67,12 @@ class LiveDrives:
         if vm is not None:
             require_settled(vm)
 
+    def memory_bytes(self) -> int:
+        return known_memory_bytes()
+
+    def forgotten_memories(self) -> list[Path]:
+        return forgotten_memories()
+
     @contextmanager
     def hold(self, drives: Sequence[Drive], run: Run) -> Iterator[Consistency]:
         with hold(drives, run) as held:
@@ -66,10 +80,12 @@ class LiveDrives:
 
 
 @contextmanager
-def hold(drives: Sequence[Drive], run: Run) -> Iterator[Held]:
+def hold(drives: Sequence[Drive], run: Run, *, with_memory: bool = False) -> Iterator[Held]:
     """Nothing writes to ``drives`` inside the block; see ``drives.live.LiveDrives.hold``.
 
-    Held again inside the block, by the same thread, a VM just stays so.
+    Held again inside the block, by the same thread, a VM just stays so. ``with_memory``: its
+    memory is to be saved, so its file systems are written out, but not frozen: a guest that went
+    on from that memory would be frozen too, with nobody there to thaw it.
     """
     vm = _vm_of(drives)
     if vm is None:
@@ -83,9 +99,10 @@ def hold(drives: Sequence[Drive], run: Run) -> Iterator[Held]:
         vm.refresh_from_db()
         if vm.state in AT_REST:
             require_unchanged(drives, vm, by=run.operation)
-            yield Held(Consistency.AT_REST)
+            cut = vm.state == State.SUSPENDED  # its guest has not written everything out
+            yield Held(Consistency.CRASH if cut else Consistency.AT_REST)
         else:
-            with _standing_still(vm, run) as held:
+            with _standing_still(vm, run, freezing=not with_memory) as held:
                 yield held
 
 
@@ -102,40 +119,59 @@ def alone_with(vm: VM, run: Run) -> Iterator[None]:
 
 
 def is_held(vm: VM) -> bool:
-    """Whether this process holds the VM still."""
-    return vm.pk in _held
+    """Whether the VM stands still: this process holds it, or it is paused. Asks no database."""
+    return vm.pk in _held or vm.pk in _paused
+
+
+def is_paused(vm: VM) -> bool:
+    """Whether somebody wants it to stand still, and it does."""
+    return vm.state == State.PAUSED and vm.desired_state == Desired.PAUSED
+
+
+def note_paused(vm: VM, paused: bool) -> None:
+    """Tell those who wait for the VM's agent whether it can answer at all."""
+    if paused:
+        _paused.add(vm.pk)
+    else:
+        _paused.discard(vm.pk)
 
 
 def let_go(vm: VM, handle: Handle) -> None:
-    """Let a VM go on that somebody held who was killed; nothing if it runs, or is held by now."""
+    """Let a VM go on that somebody held who was killed; nothing if it runs, is held by now, or
+    is to stay paused."""
     lock = _lock_of(vm)
     if not lock.acquire(blocking=False):
         return
     try:
-        if vm.pk not in _held:
-            _go_on(vm, handle, "it was held by a worker that is no more")
+        vm.refresh_from_db(fields=["state", "desired_state"])
+        note_paused(vm, is_paused(vm))
+        if vm.pk not in _held and vm.state in ALIVE and not is_paused(vm):
+            go_on(vm, handle, "it was held by a worker that is no more")
     finally:
         lock.release()
 
 
 @contextmanager
-def _standing_still(vm: VM, run: Run) -> Iterator[Held]:
-    handle, freezes = _running(vm), vm.state == State.READY
+def _standing_still(vm: VM, run: Run, *, freezing: bool) -> Iterator[Held]:
+    handle, ready, stays = running(vm), vm.state == State.READY, is_paused(vm)
     held = _held[vm.pk] = Held(_consistency_when_paused(vm))
     began = asked = time.monotonic()
     try:
-        frozen = freezes and supervision.freeze(vm)
+        frozen = ready and supervision.freeze(vm)
+        if frozen and not freezing:
+            supervision.thaw(vm)
         began = time.monotonic()
         driver_of(vm).pause(handle)
-        if frozen and time.monotonic() - asked < supervision.FREEZE_SECONDS:
+        if frozen and freezing and time.monotonic() - asked < supervision.FREEZE_SECONDS:
             held.consistency = Consistency.FROZEN
         _note_pause(vm, held, run)
         yield held
     finally:
-        _go_on(vm, handle, "the copies are made")
-        held.milliseconds = round((time.monotonic() - began) * 1000)
+        if held.goes_on and not stays:
+            go_on(vm, handle, "the copies are made")
+            held.milliseconds = round((time.monotonic() - began) * 1000)
         del _held[vm.pk]
-        if freezes:
+        if ready and freezing:
             supervision.thaw(vm)
 
 
@@ -149,11 +185,12 @@ def _lock_of(vm: VM) -> threading.RLock:
     return _locks.setdefault(vm.pk, threading.RLock())  # one call, so threads agree on one lock
 
 
-def _running(vm: VM) -> Handle:
+def running(vm: VM) -> Handle:
+    """The VMM of a VM that runs or is paused; ``Conflict`` where there is none."""
     found = driver_of(vm).adopt(vm_dir(vm))
     if vm.state not in ALIVE or not isinstance(found, Handle):
         raise Conflict(
-            f"The VM “{vm.name}” is {vm.state}; its drives cannot be copied now.",
+            f"The VM “{vm.name}” is {vm.state}; it cannot be held now.",
             hint="Try again when it has come to rest or runs.",
             code="vm-busy",
         )
@@ -167,10 +204,11 @@ def _note_pause(vm: VM, held: Held, run: Run) -> None:
     moved = try_move(vm, State.PAUSED, reason, detail=detail, only_from=frozenset({State.READY}))
     if moved is None:
         vm.refresh_from_db(fields=["state"])
-        _running(vm)  # it may be stopping by now
+        running(vm)  # it may be stopping by now
 
 
-def _go_on(vm: VM, handle: Handle, reason: str) -> None:
+def go_on(vm: VM, handle: Handle, reason: str) -> None:
+    """Let its CPUs run: a paused VM is ready. Called by who is alone with it."""
     driver = driver_of(vm)
     for tries_left in reversed(range(RESUME_TRIES)):
         try:
@@ -179,11 +217,13 @@ def _go_on(vm: VM, handle: Handle, reason: str) -> None:
             if tries_left:
                 continue
             log.exception("%s could not be resumed; the supervisor tries again", vm.name)
+            note_paused(vm, True)
             return
         except NexusError as error:  # it has ended, and who watches it records that
             log.info("%s does not go on: %s", vm.name, error.text)
             return
         break
+    note_paused(vm, False)
     try_move(vm, State.READY, reason, only_from=frozenset({State.PAUSED}))
 
 

@@ -38,7 +38,7 @@ def get_vm_metrics(request: HttpRequest, ref: str, query: Query[MetricsQuery]) -
 @router.get("/metrics/vms", response=Page[VMUsageOut])
 def list_vm_usage(request: HttpRequest, query: Query[UsageQuery]) -> Slice:
     """What every VM that has a VMM uses now."""
-    rows = metrics.with_usage(VM.objects.filter(state__in=WITH_VMM))
+    rows = metrics.with_usage(VM.objects.shown().filter(state__in=WITH_VMM))
     if query.vm:
         rows = rows.filter(pk__in=[decode(ref) for ref in query.vm if is_id(ref)])
     return paginate(rows, query, "name", "state_since")

@@ -25,10 +25,9 @@ from vms.drivers import driver_of
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM, Boot
 from vms.paths import vm_dir
+from vms.resuming import WORDS_MOST, Start, forget, spend
 from vms.states import ALIVE, State
 from vms.transitions import try_move
-
-CHOICE_MOST = 300  # characters
 
 
 @transaction.atomic
@@ -47,23 +46,37 @@ def open_boot(vm: VM, kernel: Kernel, choice: Choice) -> Boot:
     boot.kernel = kernel
     boot.hypervisor, boot.hypervisor_version = probe.name, probe.version
     boot.accelerator, boot.launched_at = probe.accelerator, timezone.now()
-    boot.choice = choice.reason[:CHOICE_MOST]
+    boot.choice = choice.reason[:WORDS_MOST]
     boot.save()
     return boot
 
 
 @transaction.atomic
-def vmm_runs(vm: VM, handle: Handle) -> None:
-    """A VMM runs for ``vm``: keep its identity; a starting VM is ``running`` now."""
+def vmm_runs(vm: VM, handle: Handle, started: Start | None = None) -> None:
+    """A VMM runs for ``vm``: keep its identity; a starting VM is ``running`` now.
+
+    ``started``: how, where that is known; not for one that is found running.
+    """
     boot = Boot.objects.filter(vm=vm, ended_at=None).first()
     detail = {"pid": handle.pid, "accelerator": handle.accelerator}
     if boot is not None:
         boot.handle = handle.to_dict()
         boot.accelerator = handle.accelerator
         boot.jailed = driver_of(vm).agent_socket(vm_dir(vm)).uid is not None
-        boot.save(update_fields=["handle", "accelerator", "jailed"])
+        if started is not None:
+            boot.resumed_from = started.memory or ""
+            boot.resumed = started.words[:WORDS_MOST]
+        boot.save(update_fields=["handle", "accelerator", "jailed", "resumed_from", "resumed"])
+        detail["resumed" if boot.resumed_from else "booted"] = boot.resumed
         detail["choice"] = f"{label(boot.hypervisor)} {boot.hypervisor_version}: {boot.choice}"
-    try_move(vm, State.RUNNING, f"the VMM runs (pid {handle.pid})", detail=detail)
+    spend(vm)
+    verb = "resumed" if boot is not None and boot.resumed_from else "booted"
+    reason = (
+        f"the VMM runs (pid {handle.pid}), {verb}"
+        if started
+        else f"the VMM runs (pid {handle.pid})"
+    )
+    try_move(vm, State.RUNNING, reason, detail=detail)
 
 
 @transaction.atomic
@@ -178,7 +191,7 @@ def vmm_ended(vm: VM, ended: Exit, handle: Handle | None = None) -> None:
         "exit_code": ended.code,
         "signal": ended.signal,
         "ended_at": _iso(ended.at),
-        "exit": ended.describe(),
+        "exit": "suspended" if vm.state == State.SUSPENDED else ended.describe(),
     }
     _close_boot(vm, record)
     if vm.state == State.STOPPING:
@@ -199,7 +212,9 @@ def vmm_ended(vm: VM, ended: Exit, handle: Handle | None = None) -> None:
 
 
 def _stopped(vm: VM, how: str, record: dict[str, Any]) -> None:
-    """stopping → stopped; or failed, where it was stopped because it had (``failure``)."""
+    """stopping → stopped; or failed, where it was stopped because it had (``failure``). The
+    memory of one that was suspended is given up."""
+    forget(vm)
     last = vm.history.last()
     failure = last.detail.get("failure") if last else None
     if failure:
@@ -215,7 +230,9 @@ def start_failed(vm: VM, error: NexusError) -> None:
     """starting → failed, with the VMM's own words."""
     detail = error.record() | {"console": console_tail(vm)}
     _close_boot(vm, {"exit": error.text})
-    if try_move(vm, State.FAILED, error.text, detail=detail):
+    if vm.saved_memory:  # nothing is lost: its memory is where it was
+        try_move(vm, State.SUSPENDED, error.text, detail=detail)
+    elif try_move(vm, State.FAILED, error.text, detail=detail):
         restarts.plan(vm, error)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from django.conf import settings
 
 from nexus_site.core.errors import Broken
-from vms.models import VM
+from vms.models import VM, VMSnapshot
 
 CONSOLE = "console.log"
 MOUNTS = Path("/proc/self/mountinfo")
@@ -20,6 +20,16 @@ _OCTAL = re.compile(r"\\([0-7]{3})")  # how blanks are written there
 def vm_dir(vm: VM) -> Path:
     """The VM's own directory: sockets, logs, the records of its monitor. Not made here."""
     return Path(settings.NEXUS.data_dir) / "vms" / vm.ref
+
+
+def suspended_memory(vm: VM) -> Path:
+    """Where the memory of the VM is while it is suspended."""
+    return vm_dir(vm) / "memory"
+
+
+def checkpoint_memory(snapshot: VMSnapshot) -> Path:
+    """Where the memory of a checkpoint is. Not made here."""
+    return Path(settings.NEXUS.data_dir) / "memory" / snapshot.ref
 
 
 def make_vm_dir(vm: VM) -> Path:

@@ -78,6 +78,7 @@ def plug(run: Run) -> None:
     drive = attachment.drive
     disk = Disk(drive.ref, drive_services.require_file(drive), attachment.read_only)
     with _running(run) as (vm, handle):
+        drive_services.mark_used([drive])
         driver_of(vm).plug(handle, disk)
 
 

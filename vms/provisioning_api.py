@@ -109,4 +109,4 @@ def get_provisioning_log(request: HttpRequest, ref: str) -> Provisioning:
 
 
 def _vm(ref: str) -> VM:
-    return resolve(VM.objects.all(), ref)
+    return resolve(VM.objects.shown(), ref)

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+from uuid import UUID, uuid5
 
 from django.db import transaction
 from django.utils import timezone
 
 from guest_agent.chunks import ExitStatus
-from guest_agent.messages import Network
+from guest_agent.messages import Configuration, Network
 from nexus_site.core import events
 from nexus_site.core.errors import NexusError, from_record
 from nexus_site.core.ids import NexusID
 from nexus_site.core.operations import open_operation
-from vms import outcomes
-from vms.models import VM, ProvisionedFile, Provisioning
+from vms import outcomes, supervision
+from vms.models import VM, Boot, Memory, ProvisionedFile, Provisioning
 from vms.services.provisioning import content_of, secret_env
 from vms.states import ALIVE, State
 from vms.transitions import try_move
 
 Phase = Provisioning.Phase
 WORKING = (Phase.FILES, Phase.SERVICES, Phase.SCRIPT)
+COPIED = (Memory.CHECKPOINT, Memory.WARM)  # other guests may go on from the same memory
+BOOTS = UUID("8f1d4f0e-6c2b-4d0e-9a55-5b1a4d3f7c21")  # in which starts have their boot IDs
 MASKED_FILE = 4096  # bytes; no larger secret file is looked for in a log
 
 
@@ -43,11 +46,34 @@ class Work:
     secrets: tuple[bytes, ...] = field(repr=False)  # what its log must not show
 
 
-def identity(vm: VM) -> tuple[str, Network]:
-    """What every guest is told at every hello: its name, and its network."""
-    name = str(VM.objects.values_list("name", flat=True).get(pk=vm.pk))
+@dataclass(frozen=True)
+class Who:
+    """What every guest is told at every hello: who it is.
+
+    ``resumed``: it goes on from a saved memory, so its boot's times are of another day.
+    """
+
+    configuration: Configuration
+    resumed: bool
+
+
+def who(vm: VM) -> Who | None:
+    """Who the guest is that runs for ``vm``; None while its start is not recorded yet."""
+    row = VM.objects.get(pk=vm.pk)
+    boot = Boot.objects.filter(vm=vm, ended_at=None).first()
+    if boot is not None and not boot.handle:
+        return None
+    root = row.attachments.filter(is_root=True).select_related("drive").first()
     dns = Provisioning.objects.filter(vm=vm).values_list("dns", flat=True).first()
-    return name, Network(dns=tuple(dns)) if dns else Network()
+    network = Network(mac=row.mac)
+    copied = boot is not None and boot.resumed_from in COPIED
+    configuration = Configuration(
+        hostname=row.name,
+        network=replace(network, dns=tuple(dns)) if dns else network,
+        identity=root.drive.ref if root else None,
+        boot_id=str(uuid5(BOOTS, boot.ref)) if boot is not None and copied else None,
+    )
+    return Who(configuration, boot is not None and bool(boot.resumed_from))
 
 
 def phase_of(vm: VM) -> str:
@@ -75,6 +101,8 @@ def begin(vm: VM, hello: dict[str, Any], at: datetime, warning: str) -> Work | N
         outcomes.ready(vm, reason, warning)
         return None
     resumes = row.boot_id == hello["boot_id"] and row.phase == Phase.SCRIPT
+    if Boot.objects.filter(vm=vm, ended_at=None, resumed_from=Memory.CHECKPOINT).exists():
+        return _begin_fork(vm, row, hello["boot_id"], reason, warning)
     Provisioning.objects.filter(pk=row.pk).update(boot_id=hello["boot_id"], problem="")
     if not resumes:
         enter(vm, row.pk, Phase.FILES)
@@ -85,9 +113,29 @@ def begin(vm: VM, hello: dict[str, Any], at: datetime, warning: str) -> Work | N
         return None
 
 
-def _work(vm: VM, row: Provisioning, reason: str, warning: str, resumes: bool) -> Work:
+def _begin_fork(vm: VM, row: Provisioning, boot_id: str, reason: str, warning: str) -> Work | None:
+    """The guest goes on from a checkpoint: it has its files, and its script has run in it before
+    it became this one. Its settings may be others by now."""
+    script_drive = row.script_drive if row.boot_id else _root_drive(vm)
+    Provisioning.objects.filter(pk=row.pk).update(
+        boot_id=boot_id, problem="", script_drive=script_drive
+    )
+    enter(vm, row.pk, Phase.FILES)
+    try:
+        work = _work(vm, row, reason, warning, resumes=False)
+    except NexusError as error:
+        _end(vm, row, error, reason, warning)
+        return None
+    return replace(work, files=(), script="")
+
+
+def _root_drive(vm: VM) -> NexusID | None:
     root = vm.attachments.filter(is_root=True).first()
-    drive = root.drive_id if root else None
+    return root.drive_id if root else None
+
+
+def _work(vm: VM, row: Provisioning, reason: str, warning: str, resumes: bool) -> Work:
+    drive = _root_drive(vm)
     secret = secret_env(row) if row.secret_env else {}
     small = row.files.filter(secret=True, size__lte=MASKED_FILE)
     masked = [value.encode() for value in secret.values()] + [content_of(file) for file in small]
@@ -110,6 +158,7 @@ def enter(vm: VM, row: NexusID, phase: Provisioning.Phase) -> None:
     """The next phase has begun."""
     if Provisioning.objects.filter(pk=row).update(phase=phase):
         events.append("vm.provisioning", vm, phase=phase.value)
+        transaction.on_commit(supervision.announce_move)
 
 
 def file_to_write(pk: NexusID) -> tuple[ProvisionedFile, bytes] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from django.db.models import Count, Prefetch, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 
-from vms.models import VM, Attachment, Boot, SnapshotPart, VMSnapshot
+from vms.models import VM, Attachment, Boot, Pool, SnapshotPart, VMSnapshot, WarmTemplate
+from vms.models.vms import VMs
 from vms.states import WITH_VMM, State
 
 
-def vm_list() -> QuerySet[VM]:
+def vm_list() -> VMs:
     """VMs with their drives and images: three queries whatever the length."""
     attachments = Attachment.objects.select_related("drive__image")
     return VM.objects.select_related("kernel").prefetch_related(
@@ -16,7 +17,7 @@ def vm_list() -> QuerySet[VM]:
     )
 
 
-def vm_detail() -> QuerySet[VM]:
+def vm_detail() -> VMs:
     """VMs with their drives, images and boots."""
     boots = Boot.objects.select_related("kernel").order_by("-number")
     return vm_list().prefetch_related(Prefetch("boots", boots))
@@ -30,6 +31,30 @@ def snapshot_list() -> QuerySet[VMSnapshot]:
     )
 
 
+def warm_templates() -> QuerySet[WarmTemplate]:
+    """Warm templates with what they are made of: two queries whatever the length."""
+    parts = SnapshotPart.objects.select_related("snapshot__drive")
+    return WarmTemplate.objects.select_related(
+        "image", "kernel", "vm", "checkpoint"
+    ).prefetch_related(Prefetch("checkpoint__parts", parts))
+
+
+def pools() -> QuerySet[Pool]:
+    """Pools with the VMs that wait in them as ``waiting``, oldest first: two queries."""
+    rows = VM.objects.filter(purpose=VM.Purpose.POOL).order_by("created_at")
+    return Pool.objects.select_related("image", "template").prefetch_related(
+        Prefetch("vms", rows, to_attr="waiting")
+    )
+
+
+def pool_counts() -> list[tuple[str, int, int]]:
+    """(name, VMs that are ready in it, its size) of each pool."""
+    ready = Count("vms", Q(vms__purpose=VM.Purpose.POOL, vms__state=State.READY))
+    return list(
+        Pool.objects.order_by("name").annotate(ready=ready).values_list("name", "ready", "size")
+    )
+
+
 def vms_on_firecracker() -> list[tuple[str, str]]:
     """(version, name) of each VM that Firecracker runs now."""
     boots = Boot.objects.filter(
@@ -39,6 +64,6 @@ def vms_on_firecracker() -> list[tuple[str, str]]:
 
 
 def counts_by_state() -> dict[str, int]:
-    """How many VMs are in each state, every state named."""
-    rows = VM.objects.order_by().values_list("state").annotate(count=Count("pk"))
+    """How many VMs that are somebody's are in each state, every state named."""
+    rows = VM.objects.shown().order_by().values_list("state").annotate(count=Count("pk"))
     return {state.value: 0 for state in State} | dict(rows)

@@ -13,15 +13,26 @@ from vms.models import VM
 from vms.provisioning_records import phase_of
 from vms.provisioning_schemas import ProvisioningIn
 from vms.services import agent_outdated, hotplug_problem
+from vms.shape import MOST_IDLE_MINUTES
 from vms.states import Desired, State
 
 VMState = Annotated[State, listed(State)]
 Name = Field("", max_length=63, description="A DNS label. Left out, a name is generated.")
 VcpuCount = Field(1, ge=1, le=1024)
+Cold = Field(False, description="Let the guest boot, though it could go on from a saved memory.")
 MemSizeMib = Field(512, ge=1, le=64 * 1024 * 1024)
 HypervisorWish = Annotated[VM.Hypervisor, listed(VM.Hypervisor)]
 RestartPolicy = Annotated[VM.RestartPolicy, listed(VM.RestartPolicy)]
 UnreachableAction = Annotated[VM.UnreachableAction, listed(VM.UnreachableAction)]
+IdleMinutes = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        le=MOST_IDLE_MINUTES,
+        description="Minutes without work after which it is suspended; 0: never. Whoever needs "
+        "its agent wakes it.",
+    ),
+]
 
 
 class Limits(Input):
@@ -57,6 +68,7 @@ class VMShape(Limits):
     unreachable_action: UnreachableAction = Field(
         VM.UnreachableAction.KEEP, description="What is done once its agent does not answer."
     )
+    idle_suspend_minutes: IdleMinutes = None
 
 
 class ChangedShape(Limits):
@@ -67,6 +79,7 @@ class ChangedShape(Limits):
     hypervisor: HypervisorWish | None = None
     restart_policy: RestartPolicy | None = None
     unreachable_action: UnreachableAction | None = None
+    idle_suspend_minutes: IdleMinutes = None
 
 
 class AttachedDrive(Schema):
@@ -97,6 +110,11 @@ class VMOut(Schema):
     restarts: int = Field(description="How often in a row its policy has started it again.")
     restart_at: datetime | None = Field(description="When its policy starts it again.")
     unreachable_action: UnreachableAction
+    idle_suspend_minutes: int | None = Field(description="Null: it never suspends itself.")
+    saved_memory: dict[str, Any] = Field(
+        description="Of a suspended VM: saved_at, bytes, seconds, reason (request or idle), "
+        "hypervisor, version and accelerator."
+    )
     kernel: Ref | None = Field(description="Null: the default kernel at each start.")
     image: Ref | None = Field(description="What its root drive was made from.")
     drives: list[AttachedDrive]
@@ -137,6 +155,8 @@ class BootOut(Schema):
     hypervisor_version: str
     accelerator: str
     choice: str = Field(description="Why it was this hypervisor.")
+    resumed_from: str = Field(description="Whose memory it went on from; empty: it booted.")
+    resumed: str = Field(description="From what it went on, or why it booted.")
     jailed: bool = Field(description="Whether the VMM had no rights but its own.")
     kernel: Ref | None
     launched_at: datetime | None
@@ -165,6 +185,8 @@ class VMDetail(VMOut):
     agent: dict[str, Any] = Field(description="What the agent said in its last hello.")
     heartbeat: dict[str, Any] = Field(description="The agent's last answer.")
     last_boot: BootOut | None
+    parent: Ref | None = Field(description="What it was cloned or forked from, if that is there.")
+    pool: Ref | None = Field(description="The pool that it was taken from, if that is there.")
     source_snapshot: Ref | None = Field(description="What it was cloned from, if that is there.")
     hotplug_problem: str = Field(
         description="Why drives cannot be attached or detached now; empty: they can."
@@ -211,6 +233,7 @@ class CreateVM(VMShape):
     drive: str = Field("", description="Name or ID; not with an image.")
     kernel: str = Field("", description="Name or ID; left out, the default kernel.")
     start: bool = False
+    cold: bool = Cold
     provisioning: ProvisioningIn | None = Field(None, description="What its guest is given.")
 
 
@@ -218,6 +241,14 @@ class UpdateVM(ChangedShape):
     """What is left out stays as it is."""
 
     name: str | None = Field(None, min_length=1, max_length=63)
+
+
+class StartVM(Input):
+    cold: bool = Field(
+        default=False,
+        description="Let the guest boot, though it could go on from a saved memory; a suspended "
+        "VM's own is given up.",
+    )
 
 
 class StopVM(Input):

@@ -23,6 +23,7 @@ class LookIn(Input):
     rows: int | None = Field(None, ge=1, le=MAX_SIDE, description="The client's terminal's.")
     cols: int | None = Field(None, ge=1, le=MAX_SIDE)
     start: ProgramIn | None = Field(None, description="Begun where there is no such session.")
+    wake: bool = Field(True, description="A VM that has suspended itself is to go on for this.")
 
     def program(self) -> Program:
         """What is to be started: in a terminal of the client's size."""

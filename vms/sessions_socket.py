@@ -21,7 +21,7 @@ class SessionConsumer(ProgramConsumer[Attachment]):
     async def open(self, ref: str, greeting: str) -> Attachment:
         wanted = greeted(LookIn, greeting)
         session_id = self.scope["url_route"]["kwargs"]["session_id"]
-        vm = await database_sync_to_async(services.ready_vm)(ref)
+        vm = await database_sync_to_async(services.ready_vm)(ref, wake=wanted.wake)
         self._existing = True
         if wanted.start is not None:
             started = await services.start_session(vm, session_id, wanted.program())

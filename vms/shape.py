@@ -17,7 +17,8 @@ from vms.models import VM
 class Shape(TypedDict, total=False):
     """Fields of a VM that people choose; what is left out is as usual, or as it was.
 
-    The limits hold for a second, of each disk or of the network; None, or 0, for none.
+    The limits hold for a second, of each disk or of the network; None, or 0, for none. So for
+    the minutes without work after which it is suspended.
     """
 
     vcpu_count: int
@@ -28,6 +29,7 @@ class Shape(TypedDict, total=False):
     network_mib_s: int | None
     restart_policy: str
     unreachable_action: str
+    idle_suspend_minutes: int | None
 
 
 DEFAULT_MEMORY_MIB = 512
@@ -40,9 +42,11 @@ USUAL = Shape(
     network_mib_s=None,
     restart_policy=VM.RestartPolicy.NO,
     unreachable_action=VM.UnreachableAction.KEEP,
+    idle_suspend_minutes=None,
 )
 #: What can be changed while the VM runs.
-ANY_TIME = frozenset({"hypervisor", "restart_policy", "unreachable_action"})
+ANY_TIME = frozenset({"hypervisor", "restart_policy", "unreachable_action", "idle_suspend_minutes"})
+MOST_IDLE_MINUTES = 365 * 24 * 60
 #: Field, what it limits, and the most that is of any use.
 LIMITS = (
     ("disk_mib_s", "MiB that a disk moves in a second", 1 << 20),
@@ -78,6 +82,14 @@ def checked(shape: Shape) -> Shape:
                 code="limit-range",
                 extra={"field": name},
             )
+    found["idle_suspend_minutes"] = found["idle_suspend_minutes"] or None
+    if (found["idle_suspend_minutes"] or 1) not in range(1, MOST_IDLE_MINUTES + 1):
+        raise Invalid(
+            f"A VM is suspended after 1 to {MOST_IDLE_MINUTES} minutes without work.",
+            hint="0 stands for never.",
+            code="idle-range",
+            extra={"field": "idle_suspend_minutes"},
+        )
     if found["hypervisor"] == VM.Hypervisor.QEMU and found["network_mib_s"]:
         raise Invalid(
             "QEMU's network knows no limit.",

@@ -9,7 +9,7 @@ from django import forms
 from nexus_site.core.forms import ServiceForm
 from vms.choice import expectation, label
 from vms.models import VM
-from vms.shape import ANY_TIME
+from vms.shape import ANY_TIME, MOST_IDLE_MINUTES
 from vms.states import AT_REST
 
 SHAPE_CODES = {
@@ -71,7 +71,19 @@ def _policy_fields() -> dict[str, forms.Field]:
         initial=VM.UnreachableAction.KEEP,
         label="When its agent does not answer",
     )
-    return {"restart_policy": restart, "unreachable_action": unreachable}
+    idle = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=MOST_IDLE_MINUTES,
+        label="Suspend it when idle for",
+        help_text="Minutes. Whoever needs it wakes it.",
+        widget=forms.NumberInput(attrs={"placeholder": "never"}),
+    )
+    return {
+        "restart_policy": restart,
+        "unreachable_action": unreachable,
+        "idle_suspend_minutes": idle,
+    }
 
 
 class ChangeForm(ServiceForm):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ninja import Field
 
 from nexus_site.core.schemas import ChangeQuery, Input
-from vms.schemas import Name, VMShape
+from vms.schemas import Cold, Name, VMShape
 
 
 class _FromRootfs(Input):
@@ -37,6 +37,7 @@ class _Drive(Input):
 
 class _VM(VMShape):
     name: str = Name
+    cold: bool = Cold
 
 
 class ImageFromRootfs(_FromRootfs, _Image):

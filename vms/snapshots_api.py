@@ -39,7 +39,7 @@ def create_vm_snapshot(
     data: SnapshotVM = SnapshotVM(),  # noqa: B008  (ninja reads the default)
 ) -> HttpResponse:
     """Keep what all drives of a VM hold at one instant; one that runs stands still meanwhile."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
     return carry_out(request, query, lambda: services.snapshot_vm(vm, name=data.name))
 
 
@@ -75,7 +75,7 @@ def roll_back_vm(
 ) -> HttpResponse:
     """Give all drives of a VM at rest what they held in a snapshot; with ``stop``, of one that
     runs: it is shut down before and started again after, as one operation."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
     snapshot = resolve(VMSnapshot.objects.select_related("vm"), data.snapshot)
     return carry_out(request, query, lambda: services.rollback_vm(vm, snapshot, stop=data.stop))
 
@@ -89,7 +89,7 @@ def clone_vm(
 ) -> HttpResponse:
     """A new VM with copies of all drives, as they are now or in a snapshot, and an identity of
     its own: MAC address, hostname, machine ID, SSH host keys."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
     wishes = data.model_dump(exclude={"snapshot"}, exclude_none=True)
     snapshots = VMSnapshot.objects.select_related("vm")
     snapshot = resolve(snapshots, data.snapshot) if data.snapshot else None

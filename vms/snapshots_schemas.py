@@ -59,6 +59,11 @@ class VMSnapshotOut(Schema):
     held_ms: int | None = Field(description="How long the VM's CPUs stood still for it.")
     vcpu_count: int
     mem_size_mib: int
+    with_memory: bool = Field(description="A checkpoint: VMs can be forked from it.")
+    memory_bytes: int | None = Field(description="What its memory takes on the disk.")
+    memory_of: dict[str, str] = Field(
+        description="What saved its memory, and can load it: hypervisor, version, accelerator."
+    )
     drives: list[SnapshotPartOut]
     created_at: datetime
 

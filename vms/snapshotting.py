@@ -1,6 +1,8 @@
-"""What it takes to make and to delete a snapshot of a VM: the lists of steps."""
+"""What it takes to make and to delete a snapshot of a VM, or a checkpoint: the lists of steps."""
 
 from __future__ import annotations
+
+import shutil
 
 from django.db import transaction
 
@@ -13,9 +15,15 @@ from nexus_site.core.models import Operation
 from nexus_site.core.steps import Plan, Run, Step
 from vms.live_drives import Held, hold
 from vms.models import VM, VMSnapshot
+from vms.paths import checkpoint_memory
+from vms.saved_memory import unfinished
 
 
 def take_plan(operation: Operation) -> Plan:
+    if operation.params.get("memory"):
+        from vms import checkpoints  # it needs what is here
+
+        return [checkpoints.step()]
     return [Step("copy", "Copy the drives", take, done=is_taken, undo=drop)]
 
 
@@ -58,19 +66,23 @@ def take(run: Run) -> str:
     progress = drive_services.progress_of(run)
     with hold([part.drive for part in parts], run) as held:
         drive_services.copy_snapshots(parts, held.consistency, progress)
-    _mark_ready(snapshot, held)
-    still = f", held for {held.milliseconds} ms" if held.milliseconds is not None else ""
-    return f"{snapshot.name}, {held.consistency.label}{still}"
+    mark_ready(snapshot, held)
+    return f"{snapshot.name}, {held.consistency.label}{standstill(held)}"
+
+
+def standstill(held: Held) -> str:
+    """How long the VM was held, in words; empty where it did not run before."""
+    return f", held for {held.milliseconds} ms" if held.milliseconds is not None else ""
 
 
 @transaction.atomic
-def _mark_ready(snapshot: VMSnapshot, held: Held) -> None:
+def mark_ready(snapshot: VMSnapshot, held: Held) -> None:
     """It is there, and its VM goes on from it."""
     vm = VM.objects.select_for_update().get(pk=snapshot.vm_id)
     snapshot.state = VMSnapshot.State.READY
     snapshot.parent_id = vm.head_id
     snapshot.consistency, snapshot.held_ms = held.consistency, held.milliseconds
-    snapshot.save(update_fields=["state", "parent", "consistency", "held_ms"])
+    snapshot.save()
     VM.objects.filter(pk=vm.pk).update(head=snapshot)
     events.append(
         "vm.snapshot_ready",
@@ -79,6 +91,7 @@ def _mark_ready(snapshot: VMSnapshot, held: Held) -> None:
         snapshot_name=snapshot.name,
         consistency=held.consistency,
         held_ms=held.milliseconds,
+        memory_bytes=snapshot.memory_bytes,
     )
 
 
@@ -97,9 +110,15 @@ def discard_parts(refs: list[str]) -> None:
         drive_services.discard_snapshot(part)
 
 
-@transaction.atomic
 def remove_row(snapshot: VMSnapshot) -> None:
-    """The row; what went on from it goes on from its parent."""
+    """The row, and before it its memory; what went on from it goes on from its parent."""
+    for directory in (checkpoint_memory(snapshot), unfinished(checkpoint_memory(snapshot))):
+        shutil.rmtree(directory, ignore_errors=True)
+    with transaction.atomic():
+        _remove_row(snapshot)
+
+
+def _remove_row(snapshot: VMSnapshot) -> None:
     VMSnapshot.objects.filter(parent=snapshot).update(parent=snapshot.parent_id)
     VM.objects.filter(head=snapshot).update(head=snapshot.parent_id)
     events.append(

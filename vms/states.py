@@ -4,12 +4,13 @@ created ─▶ starting ─▶ running ─▶ ready         running: the VMM run
               │           │ ▲       │ ▲         ready: the agent said hello
               ▼           ▼ │       ▼ │
            failed      unreachable ◀──┘         the agent does not answer
-ready ⇄ paused         ready/paused ─▶ suspended ─▶ starting
-anything alive ─▶ stopping ─▶ stopped           anything with a VMM ─▶ crashed
+ready ⇄ paused         ready/paused ─▶ suspended ⇄ starting
+anything alive, suspended ─▶ stopping ─▶ stopped    anything with a VMM ─▶ crashed
 created/stopped/crashed/failed/suspended ─▶ starting
 
 A VM stays running while its guest is provisioned. Where that fails, and is not to be overlooked,
-it is shut down: running ─▶ stopping ─▶ failed.
+it is shut down: running ─▶ stopping ─▶ failed. A suspended VM whose memory cannot be loaded is
+suspended again (starting ─▶ suspended); its memory is given up on request (─▶ stopping).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Desired(models.TextChoices):
     """What people want of a VM; what it is, is its state."""
 
     RUNNING = "running"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
     STOPPED = "stopped"
 
 
@@ -54,8 +57,8 @@ MOVES: dict[State, frozenset[State]] = {
     State.READY: frozenset({State.RUNNING, State.UNREACHABLE, State.PAUSED}),
     State.UNREACHABLE: frozenset({State.RUNNING, State.READY}),
     State.PAUSED: frozenset({State.READY}),
-    State.SUSPENDED: frozenset({State.READY, State.PAUSED}),
-    State.STOPPING: ALIVE | {State.STARTING},
+    State.SUSPENDED: frozenset({State.READY, State.PAUSED, State.STARTING}),
+    State.STOPPING: ALIVE | {State.STARTING, State.SUSPENDED},
     State.STOPPED: frozenset({State.STOPPING}),
     State.CRASHED: WITH_VMM,
     State.FAILED: frozenset({State.STARTING, State.STOPPING}),

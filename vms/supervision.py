@@ -6,6 +6,7 @@ waking does nothing and agents cannot be asked.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -32,9 +33,12 @@ class Supervising(Protocol):
 
     def with_agent(self, vm: VM, call: Callable[[AgentConnection], Awaitable[T]]) -> T: ...
 
+    def quiet_seconds(self, vm: VM) -> float: ...
+
 
 _supervisor: Supervising | None = None
 _moved = threading.Condition()
+_moves = 0
 
 
 def set_supervisor(supervisor: Supervising | None) -> None:
@@ -76,17 +80,31 @@ def with_agent(vm: VM, call: Callable[[AgentConnection], Awaitable[T]]) -> T:
     return _supervisor.with_agent(vm, call)
 
 
+def quiet_seconds(vm: VM) -> float:
+    """Since somebody last used the VM's agent: 0 while a program runs for somebody, infinity
+    where nobody has."""
+    return _supervisor.quiet_seconds(vm) if _supervisor is not None else math.inf
+
+
 def no_agent(vm: VM) -> Retryable:
     return Retryable(f"The agent of “{vm.name}” does not answer.", code="agent-gone")
 
 
 def announce_move() -> None:
-    """Some VM has moved, in this process; whoever waits looks again."""
+    """Some VM has moved, or is being prepared, in this process; whoever waits looks again."""
+    global _moves
     with _moved:
+        _moves += 1
         _moved.notify_all()
 
 
-def wait_for_move(seconds: float) -> None:
-    """Until some VM moves in this process, at most ``seconds``; other processes are not heard."""
+def moves() -> int:
+    """How many have been announced; ask before you look at what you wait for."""
+    return _moves
+
+
+def wait_for_move(since: int, seconds: float) -> None:
+    """Until some VM has moved in this process since there were ``since`` moves, at most
+    ``seconds``; other processes are not heard."""
     with _moved:
-        _moved.wait(seconds)
+        _moved.wait_for(lambda: _moves != since, seconds)

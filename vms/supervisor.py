@@ -19,21 +19,23 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import uvloop
 from django.conf import settings
 from django.db import close_old_connections
 
 from guest_agent.connection import AgentConnection
+from guest_agent.sessions import Sessions
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, NexusError
 from nexus_site.core.ids import decode, is_id, resolve
 from nexus_site.core.operations import open_operations
-from vms import live_drives, outcomes, supervision
+from vms import idleness, live_drives, outcomes, supervision
 from vms.drivers import driver_of
 from vms.gateway import SOCKET, Gateway
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
 from vms.paths import vm_dir
-from vms.services import policies, rules
+from vms.services import forks, policies, refilling, rules
 from vms.states import ALIVE, WITH_VMM, State
 from vms.watch import Watch
 
@@ -48,7 +50,7 @@ class Supervisor:
     """Runs in a thread of the worker; ``wake`` and ``ask_to_shut_down`` are for other threads."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._woken = asyncio.Event()
         self._watches: dict[int, Watch] = {}
         self._database = ThreadPoolExecutor(1, thread_name_prefix="supervisor-db")
@@ -98,6 +100,10 @@ class Supervisor:
         except TimeoutError:
             asked.cancel()
             raise supervision.no_agent(vm) from None
+
+    def quiet_seconds(self, vm: VM) -> float:
+        """Since somebody last used the VM's agent."""
+        return self._gateway.quiet_seconds(vm.ref)
 
     def _ask(
         self,
@@ -165,8 +171,28 @@ class Supervisor:
                 watch.start()
             if vm.state == State.PAUSED or (first and vm.state in ALIVE):
                 await self.in_database(partial(live_drives.let_go, vm, handle))
+        await self._suspend_idle()
+        await self.in_database(forks.discard_spent_checkpoints)
+        await self.in_database(refilling.tend_all)
         due = await self.in_database(policies.start_due)
         self._pause = min(settings.NEXUS.reconcile_interval, due or math.inf)
+
+    async def _suspend_idle(self) -> None:
+        """Suspend the VMs that have done no work for as long as they were told."""
+        for vm in await self.in_database(idleness.candidates):
+            quiet = self._gateway.quiet_seconds(vm.ref)
+            watch = self._watches.get(int(vm.id))
+            if watch is None or watch.agent is None:
+                continue
+            due = await self.in_database(partial(idleness.is_due, vm, quiet))
+            if not due and idleness.is_noted(vm):
+                continue
+            with contextlib.suppress(NexusError):  # it does not answer, which others act on
+                sessions = await Sessions(watch.agent).list()
+                if not due:
+                    idleness.note(vm, sessions)
+                elif await self.in_database(partial(idleness.are_quiet, vm, sessions)):
+                    await self.in_database(partial(idleness.suspend, vm))
 
 
 def _why_no_agent(ref: str) -> NexusError:
@@ -187,7 +213,7 @@ def _look(adopting: bool) -> list[tuple[VM, Handle]]:
     for vm in VM.objects.filter(state__in=WITH_VMM):
         found = driver_of(vm).adopt(vm_dir(vm))
         if isinstance(found, Handle):
-            if vm.state == State.STARTING and not open_operations(vm).exists():
+            if vm.state == State.STARTING and not _is_being_started(vm):
                 outcomes.vmm_runs(vm, found)
             if adopting:
                 events.append("vm.adopted", vm, pid=found.pid)
@@ -201,11 +227,16 @@ def _look(adopting: bool) -> list[tuple[VM, Handle]]:
 
 def _settle_start(vm: VM) -> None:
     """A VM is ``starting`` and nothing runs: fine while an operation works on it."""
-    if not open_operations(vm).exists():
+    if not _is_being_started(vm):
         vm.refresh_from_db(fields=["state"])
         if vm.state == State.STARTING:
             error = Broken("The start was interrupted.", code="start-interrupted")
             outcomes.start_failed(vm, error)
+
+
+def _is_being_started(vm: VM) -> bool:
+    """By an operation of its own, or as one of several forks."""
+    return open_operations(vm, children=True).exists()
 
 
 def _settle_end(vm: VM, found: Exit | None) -> None:

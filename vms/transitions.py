@@ -30,6 +30,19 @@ def record_creation(vm: VM, reason: str) -> None:
     events.append("vm.created", vm, reason=reason)
 
 
+def record_taking(vm: VM, pool: str) -> None:
+    """A line of a VM's history that is no move: somebody has it from now on."""
+    Transition.objects.create(
+        vm=vm,
+        from_state=vm.state,
+        to_state=vm.state,
+        reason=f"taken from pool {pool}",
+        actor=events.current_actor(),
+        operation_id=events.current_operation(),
+    )
+    events.append("vm.taken", vm, pool=pool)
+
+
 def move(
     vm: VM,
     to: State,

@@ -17,5 +17,5 @@ router = Router(tags=["VMs"])
 @router.post("/vms/{ref}/agent-upgrade", response=STARTED)
 def upgrade_agent(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> HttpResponse:
     """Put this server's agent in the place of a running VM's, while the guest goes on."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
     return carry_out(request, query, lambda: services.upgrade_agent(vm))

@@ -1,7 +1,7 @@
 from django.urls import path
 
 from vms import views
-from vms.views import files, metrics, provisioning, snapshots, terminal
+from vms.views import files, metrics, pools, provisioning, snapshots, suspension, terminal, warm
 
 app_name = "vms"
 urlpatterns = [
@@ -13,6 +13,15 @@ urlpatterns = [
     path("images/new/", views.new, {"target": "image"}, name="new-image"),
     path("images/new/preview/", views.preview, {"target": "image"}, name="preview-image"),
     path("images/import/", views.import_image, name="import-image"),
+    path("warm-templates/", warm.warm_list, name="warm"),
+    path("warm-templates/make/", warm.make, name="make-warm"),
+    path("warm-templates/prune/", warm.prune, name="prune-warm"),
+    path("warm-templates/<str:ref>/delete/", warm.delete, name="delete-warm"),
+    path("pools/", pools.pool_list, name="pools"),
+    path("pools/new/", pools.create, name="create-pool"),
+    path("pools/<str:ref>/take/", pools.take, name="take"),
+    path("pools/<str:ref>/resize/", pools.resize, name="resize-pool"),
+    path("pools/<str:ref>/delete/", pools.delete, name="delete-pool"),
     path("vms/<str:ref>/", views.detail, name="detail"),
     path("vms/<str:ref>/console.log", views.console_text, name="console"),
     path("vms/<str:ref>/terminal/", terminal.terminal, name="terminal"),
@@ -39,6 +48,14 @@ urlpatterns = [
     path("vms/<str:ref>/start/", views.start, name="start"),
     path("vms/<str:ref>/stop/", views.stop, name="stop"),
     path("vms/<str:ref>/restart/", views.restart, name="restart"),
+    path("vms/<str:ref>/start-cold/", suspension.start_cold, name="start-cold"),
+    path("vms/<str:ref>/pause/", suspension.pause, name="pause"),
+    path("vms/<str:ref>/unpause/", suspension.unpause, name="unpause"),
+    path("vms/<str:ref>/suspend/", suspension.suspend, name="suspend"),
+    path("vms/<str:ref>/resume/", suspension.resume, name="resume"),
+    path("vms/<str:ref>/give-up/", suspension.give_up, name="give-up"),
+    path("vms/<str:ref>/checkpoint/", suspension.checkpoint, name="checkpoint"),
+    path("vms/<str:ref>/fork/", suspension.fork, name="fork"),
     path("vms/<str:ref>/agent-upgrade/", views.upgrade_agent, name="upgrade-agent"),
     path("vms/<str:ref>/rename/", views.rename, name="rename"),
     path("vms/<str:ref>/change/", views.change, name="change"),

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -16,8 +17,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from guest_agent import transports
+from guest_agent.clock import set_clock
 from guest_agent.connection import AgentConnection
-from guest_agent.messages import Configuration, Heartbeat
+from guest_agent.messages import BootTimes, Heartbeat, Hello
 from guest_agent.transports import AgentLine
 from guest_agent.yamux import gone
 from nexus_site.core.errors import NexusError, Retryable
@@ -27,7 +29,7 @@ from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
 from vms.paths import vm_dir
 from vms.provisioning import provision
-from vms.provisioning_records import Work
+from vms.provisioning_records import Who, Work
 from vms.sampling import Sampler
 from vms.silence import Clock, Signs
 from vms.states import State
@@ -38,6 +40,9 @@ T = TypeVar("T")
 # A guest takes a moment to notice that its host has hung up; dialling sooner is slower.
 REDIAL_FIRST, REDIAL_MOST = 0.25, 2.0  # seconds
 METRICS_EVERY = 30.0  # seconds
+IDENTITY_TIMEOUT = 180.0  # seconds; an emulated guest takes long to make keys of its own
+# A guest that is resumed may call before the start that resumed it is written down.
+RECORD_LOOK, RECORD_PATIENCE = 0.02, 10.0  # seconds
 
 
 class Database(Protocol):
@@ -59,6 +64,7 @@ class Watch:
         self._ended = ""  # why the last connection to the agent did
         self._clock = Clock()
         self._provisioning = False
+        self._resumed = False  # its guest goes on from a saved memory
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -121,6 +127,7 @@ class Watch:
     async def _follow_exit(self) -> None:
         """Wait for the VMM's end, then record it with what its monitor wrote down."""
         await _process_end(self.handle.pid, self._runs)
+        live_drives.note_paused(self.vm, False)
         ended = await self._database.in_database(self._exit_record)
         self.over = True
         await self.close()
@@ -216,19 +223,26 @@ class Watch:
         agent = self._agent
         assert agent is not None, "called with a connection"
         said_at = timezone.now()
-        warning = await self._configure(agent)
+        hello, warning = await self._configure(agent)
         self._answered_at = time.monotonic()
-        hello = agent.hello.to_dict()
+        said = hello.to_dict()
         work = await self._database.in_database(
-            lambda: provisioning_records.begin(self.vm, hello, said_at, warning)
+            lambda: provisioning_records.begin(self.vm, said, said_at, warning)
         )
         provisioned = asyncio.create_task(self._provision(agent, work))
         ended = asyncio.create_task(agent.wait_closed())
         settled = asyncio.create_task(self._note_settled(agent))
+        stood_still = False
         try:
             while not (await asyncio.wait({ended}, timeout=settings.NEXUS.heartbeat_interval))[0]:
-                if not live_drives.is_held(self.vm):
-                    await self._ask_for_heartbeat(agent)
+                if live_drives.is_held(self.vm):
+                    stood_still = True
+                    continue
+                if stood_still:  # its clock has stood still too
+                    stood_still = False
+                    with contextlib.suppress(NexusError):
+                        await set_clock(agent)
+                await self._ask_for_heartbeat(agent)
             return ended.result()
         finally:
             for task in (provisioned, settled, ended):
@@ -251,7 +265,7 @@ class Watch:
             heartbeat = await agent.heartbeat(timeout=settings.NEXUS.heartbeat_timeout)
         except Retryable:
             if live_drives.is_held(self.vm):
-                return  # no guest answers while its CPUs stand still
+                return  # no guest answers then
             raise
         self._answered_at = time.monotonic()
         await self._database.in_database(partial(self._keep, heartbeat))
@@ -260,26 +274,52 @@ class Watch:
 
     async def _set_clock(self, agent: AgentConnection, drift: str) -> None:
         with contextlib.suppress(NexusError):
-            await agent.configure(Configuration(time=time.time()))
+            await set_clock(agent)
             await self._database.in_database(lambda: outcomes.clock_corrected(self.vm, drift))
 
     async def _note_settled(self, agent: AgentConnection) -> None:
+        if self._resumed:  # that was in another life
+            return
         with contextlib.suppress(NexusError):
             seconds = await agent.wait_settled()
             await self._database.in_database(lambda: outcomes.guest_settled(self.vm, seconds))
 
-    async def _configure(self, agent: AgentConnection) -> str:
-        """Tell the guest who it is and what time it is; a warning when it did not take it."""
-        name, network = await self._database.in_database(
-            lambda: provisioning_records.identity(self.vm)
-        )
-        wanted = Configuration(hostname=name, time=time.time(), network=network)
+    async def _configure(self, agent: AgentConnection) -> tuple[Hello, str]:
+        """Tell the guest what time it is, at once, and who it is. Returns what the hello of the
+        guest is that it is now, and a warning where it did not take something."""
+        asked = asyncio.create_task(self._who())
+        hello, problems = agent.hello, []
         try:
-            await agent.configure(wanted)
+            await set_clock(agent)
         except NexusError as error:
-            log.warning("%s was not configured: %s", name, error.text)
-            return f"The guest was not configured: {error.text}"
-        return ""
+            problems.append(error.text)
+        try:
+            wanted = (await asked).configuration
+            answer = await agent.configure(wanted, IDENTITY_TIMEOUT)
+            hello = replace(
+                hello,
+                boot_id=answer.boot_id or hello.boot_id,
+                hostname=wanted.hostname or hello.hostname,
+            )
+        except NexusError as error:
+            problems.append(error.text)
+        if self._resumed:
+            hello = replace(hello, boot=BootTimes())
+        warning = f"The guest was not configured: {' '.join(problems)}" if problems else ""
+        if warning:
+            log.warning("%s: %s", self.vm.name, warning)
+        return hello, warning
+
+    async def _who(self) -> Who:
+        """Who the guest is, once it is written down how it was started."""
+        deadline = time.monotonic() + RECORD_PATIENCE
+        while True:
+            if told := await self._database.in_database(partial(provisioning_records.who, self.vm)):
+                self._resumed = told.resumed
+                return told
+            if time.monotonic() > deadline:
+                raise Retryable("It is not known how it was started.", code="start-unknown")
+            await asyncio.sleep(RECORD_LOOK)
 
     def _keep(self, heartbeat: Heartbeat) -> None:
         """The last heartbeat; the first one after a silence brings the VM back."""

@@ -17,9 +17,26 @@ from drives.services.guards import (
     require_idle,
     require_ready,
 )
-from drives.services.making import check_size, clone_row, create_drive, fill, new_drive
+from drives.services.making import (
+    check_size,
+    clone_row,
+    copy_bytes,
+    create_drive,
+    drop_storage,
+    fill,
+    mark_used,
+    new_drive,
+    refill,
+)
 from drives.services.places import file_of, storage, sweep_storage
-from drives.services.queries import drive_detail, drive_list, made_of, snapshot_list
+from drives.services.queries import (
+    all_drives,
+    all_snapshots,
+    drive_detail,
+    drive_list,
+    made_of,
+    snapshot_list,
+)
 from drives.services.rows import MIB, locked, progress_of, size_text
 from drives.services.snapshots import (
     copy_snapshot,
@@ -51,10 +68,13 @@ __all__ = [
     "Report",
     "StorageStatus",
     "Totals",
+    "all_drives",
+    "all_snapshots",
     "check_limit",
     "check_size",
     "check_storage",
     "clone_row",
+    "copy_bytes",
     "copy_snapshot",
     "copy_snapshots",
     "create_drive",
@@ -64,6 +84,7 @@ __all__ = [
     "discard_snapshot",
     "drive_detail",
     "drive_list",
+    "drop_storage",
     "export_drive",
     "export_snapshot",
     "file_of",
@@ -73,9 +94,11 @@ __all__ = [
     "locked",
     "made_of",
     "mark_ready",
+    "mark_used",
     "new_drive",
     "new_snapshot",
     "progress_of",
+    "refill",
     "rename_drive",
     "rename_snapshot",
     "repair_storage",

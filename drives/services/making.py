@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
@@ -10,8 +11,9 @@ from drives.live import live
 from drives.models import Consistency, Drive, Snapshot
 from drives.services.drives import check_limit, discard, find, mark_ready
 from drives.services.guards import require_free_name, require_idle, require_ready
-from drives.services.places import storage
-from drives.services.rows import MIB, locked, progress_of, size_text
+from drives.services.places import file_of, storage
+from drives.services.rows import MIB, locked, progress_of, settle, size_text
+from drives.storage.copy import CopyStorage
 from images.models import Image
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, Conflict, Invalid
@@ -162,12 +164,49 @@ def fill(drive: Drive, run: Run) -> str:
     if drive.state == Drive.State.READY:
         return f"{drive.name}, {size_text(drive)}"
     note = _make_storage(drive, run)
+    _finish(drive)
+    return f"{drive.name}, {size_text(drive)}{note}"
+
+
+def refill(drive: Drive, snapshot: Snapshot | None = None) -> None:
+    """Make a drive of an image that nobody has used, or make it anew: as a snapshot is, or as
+    its image; repeatable."""
+    if snapshot is not None:
+        storage().clone_snapshot(snapshot.ref, drive.ref)
+    else:
+        assert drive.image is not None, "made from it"
+        storage().clone_image(drive.image.ref, drive.ref)
+    _finish(drive)
+
+
+def copy_bytes(sources: Sequence[Drive | Snapshot]) -> int:
+    """What copies of them take on the disk: nothing at first, where blocks are shared."""
+    if storage().name != CopyStorage.name:
+        return 0
+    return sum(storage().usage(file_of(source)).used_bytes for source in sources)
+
+
+def drop_storage(drive: Drive) -> None:
+    """Free what a drive takes of which only the snapshots are needed; it counts as missing."""
+    storage().delete(drive.ref)
+    settle(drive)
+
+
+def mark_used(drives: Sequence[Drive]) -> None:
+    """Guests have them from now on: they are not what they were made from."""
+    Drive.objects.filter(pk__in=[drive.pk for drive in drives]).update(used=True)
+    for drive in drives:
+        drive.used = True
+
+
+def _finish(drive: Drive) -> None:
+    """It has been copied: give it its size, and mark it ready."""
     copied_bytes = storage().drive_path(drive.ref).stat().st_size
     if copied_bytes < drive.size_bytes:
         storage().resize(drive.ref, drive.size_bytes)
     drive.size_bytes = max(copied_bytes, drive.size_bytes)
-    mark_ready(drive)
-    return f"{drive.name}, {size_text(drive)}{note}"
+    if drive.state != Drive.State.READY:
+        mark_ready(drive)
 
 
 def _make_storage(drive: Drive, run: Run) -> str:

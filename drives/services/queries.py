@@ -6,12 +6,20 @@ from django.db.models import Prefetch, Q, QuerySet
 
 from drives.models import Drive, Snapshot
 
+#: VMs with another purpose are Nexus's own, and so are their drives.
+SOMEBODYS = "use"
 
-def drive_list() -> QuerySet[Drive]:
+
+def all_drives() -> QuerySet[Drive]:
     """Drives with what they were made of and, through what is attached, their VMs."""
     return Drive.objects.select_related(
         "image", "attachment__vm", "source_drive", "source_snapshot__drive", "head"
     )
+
+
+def drive_list() -> QuerySet[Drive]:
+    """The same, without those of VMs that nobody sees."""
+    return all_drives().filter(Q(attachment=None) | Q(attachment__vm__purpose=SOMEBODYS))
 
 
 def drive_detail() -> QuerySet[Drive]:
@@ -22,7 +30,13 @@ def drive_detail() -> QuerySet[Drive]:
 
 
 def snapshot_list() -> QuerySet[Snapshot]:
-    """Snapshots with their drives and the VM snapshots that they are parts of."""
+    """Snapshots with their drives and the VM snapshots that they are parts of; without those of
+    VMs that nobody sees."""
+    return all_snapshots().filter(Q(part=None) | Q(part__vm_snapshot__vm__purpose=SOMEBODYS))
+
+
+def all_snapshots() -> QuerySet[Snapshot]:
+    """The same with those."""
     return Snapshot.objects.select_related("drive", "parent", "part__vm_snapshot")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from django.db import models, transaction
 
+from drives.live import live
 from drives.models import Drive, Snapshot
 from drives.services.drives import discard
 from drives.services.places import file_of, storage
@@ -82,6 +84,7 @@ def _look() -> tuple[list[Problem], Inventory]:
         *_orphans("drive", disk.drives - drives.keys(), busy),
         *_orphans("snapshot", disk.snapshots - snapshots.keys(), busy),
         *map(_leftover, disk.leftovers),
+        *map(_leftover, live().forgotten_memories()),
     ]
     return found, disk
 
@@ -238,7 +241,11 @@ def _delete_orphan_snapshot(problem: Problem) -> None:
 
 
 def _delete_leftover(problem: Problem) -> None:
-    storage().remove(Path(problem.subject))
+    path = Path(problem.subject)
+    if path in live().forgotten_memories():
+        shutil.rmtree(path)
+    else:
+        storage().remove(path)
 
 
 def _end_stuck(problem: Problem) -> None:

@@ -32,7 +32,8 @@ def init_pool(size_mib: int) -> Operation:
     if Drive.objects.exists():
         raise Conflict(
             "There are drives already; they would not be in the pool.",
-            hint="Export and delete them, make the pool, then import them.",
+            hint="Export and delete them, and delete warm templates, which have drives too "
+            "(nexusctl warm list); make the pool, then import them.",
             code="drives-exist",
         )
     return open_operation(

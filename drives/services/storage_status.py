@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from drives.live import live
 from drives.models import Drive, Snapshot
 from drives.services.places import file_of, storage
-from drives.services.queries import drive_list, snapshot_list
+from drives.services.queries import all_drives, all_snapshots
 from drives.storage import Capacity, Description, Usage
 from nexus_site.core.errors import NotFound
 
@@ -32,6 +33,7 @@ class Totals:
     size_bytes: int
     used_bytes: int
     exclusive_bytes: int | None
+    memory_bytes: int  # of suspended VMs and of checkpoints, beside those
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class StorageStatus:
 def storage_status() -> StorageStatus:
     """What the storage is and holds now, drives and snapshots by name."""
     in_use = storage()
-    drives = [Cost(drive, usage_of(drive)) for drive in drive_list().order_by("name")]
-    snapshots = [Cost(row, usage_of(row)) for row in snapshot_list().order_by("name")]
+    drives = [Cost(drive, usage_of(drive)) for drive in all_drives().order_by("name")]
+    snapshots = [Cost(row, usage_of(row)) for row in all_snapshots().order_by("name")]
     found = [cost.usage for cost in drives] + [cost.usage for cost in snapshots]
     usages = [usage for usage in found if usage is not None]
     exclusive = [usage.exclusive_bytes for usage in usages]
@@ -59,6 +61,7 @@ def storage_status() -> StorageStatus:
         size_bytes=sum(usage.size_bytes for usage in usages),
         used_bytes=sum(usage.used_bytes for usage in usages),
         exclusive_bytes=sum(part or 0 for part in exclusive) if None not in exclusive else None,
+        memory_bytes=live().memory_bytes(),
     )
     return StorageStatus(in_use.describe(), in_use.capacity(), totals, drives, snapshots)
 

@@ -47,8 +47,8 @@ def drive_list(request: Request) -> HttpResponse:
 @page()
 def detail(request: Request, ref: str) -> HttpResponse:
     """Everything about one drive."""
-    drive = resolve(services.drive_list(), ref)
-    snapshots = services.snapshot_list().filter(drive=drive).order_by("created_at")
+    drive = resolve(services.all_drives(), ref)
+    snapshots = services.all_snapshots().filter(drive=drive).order_by("created_at")
     context = {
         "area": "drives",
         "drive": drive,

@@ -21,7 +21,7 @@ from nexus_site.core.streaming import Download
 @page()
 def detail(request: Request, ref: str) -> HttpResponse:
     """One snapshot: what it is, what came after it, what was made of it."""
-    snapshot = resolve(services.snapshot_list(), ref)
+    snapshot = resolve(services.all_snapshots(), ref)
     context = {
         "area": "drives",
         "snapshot": snapshot,

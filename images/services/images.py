@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.db import transaction
@@ -18,6 +19,31 @@ from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from nexus_site.core.steps import Plan, Run, Step
+
+
+class Derived(Protocol):
+    """What is made of images only to be quick, and goes with them."""
+
+    def drives(self, image: Image) -> Sequence[NexusID]:
+        """Drives of the image that belong to nobody."""
+
+    def discard(self, image: Image, run: Run) -> str:
+        """Delete all of it; says what. Safe to repeat."""
+
+
+_derived: list[Derived] = []
+_guards: list[Callable[[Image], None]] = []
+
+
+def keep_derived(derived: Derived) -> None:
+    """Called once by each room that makes such things."""
+    _derived.append(derived)
+
+
+def guard_images(guard: Callable[[Image], None]) -> None:
+    """Have ``guard``, which raises ``Conflict`` for an image that is needed, asked before one is
+    deleted; called once by each room that needs images for what is not made yet."""
+    _guards.append(guard)
 
 
 def path_of(image_id: NexusID) -> Path:
@@ -100,8 +126,11 @@ def publish_image(image_id: NexusID, name: str, source: Path, provenance: Proven
 
 @transaction.atomic
 def delete_image(image: Image) -> Operation:
-    """Delete an image. Raises ``Conflict`` with the drives that were made from it."""
-    names = list(image.drives.values_list("name", flat=True)[:20])
+    """Delete an image. Raises ``Conflict`` with what needs it, or was made from it."""
+    for guard in _guards:
+        guard(image)
+    drives = image.drives.exclude(pk__in=[pk for kept in _derived for pk in kept.drives(image)])
+    names = list(drives.values_list("name", flat=True)[:20])
     if names:
         raise Conflict(
             f"The image “{image.name}” is used by drives: {', '.join(names)}.",
@@ -127,7 +156,19 @@ def discard_image(image: Image) -> None:
 
 
 def delete_plan(operation: Operation) -> Plan:
-    return [Step("delete", "Delete the image", _delete)]
+    return [
+        Step("derived", "Delete what was kept of it to be quick", _delete_derived),
+        Step("delete", "Delete the image", _delete),
+    ]
+
+
+def _delete_derived(run: Run) -> str | None:
+    image = Image.objects.filter(pk=NexusID.parse(run.params["image"])).first()
+    if image is None:
+        return "it is gone already"
+    for guard in _guards:
+        guard(image)
+    return ", ".join(kept.discard(image, run) for kept in _derived)
 
 
 def _delete(run: Run) -> str | None:

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_POST, require_safe
 from images import services
 from images.forms import RenameImageForm
 from images.models import Image, Kernel
+from images.schemas import NOBODYS
 from nexus_site.core.errors import Invalid
 from nexus_site.core.htmx import Request, go_to, page, render_page
 from nexus_site.core.ids import resolve
@@ -30,7 +31,9 @@ COLUMNS = {
 
 def _images() -> QuerySet[Image]:
     """Images with the number of drives made from them."""
-    return Image.objects.select_related("rootfs").annotate(drive_count=Count("drives"))
+    return Image.objects.select_related("rootfs").annotate(
+        drive_count=Count("drives", filter=~Q(drives__attachment__vm__purpose__in=NOBODYS))
+    )
 
 
 @require_safe
@@ -53,7 +56,9 @@ def detail(request: Request, ref: str) -> HttpResponse:
     """One image: what it is, how it was made, and where it is used."""
     image = resolve(_images().prefetch_related("builds__template_version__template"), ref)
     context = image_context(image, "Overview") | {
-        "drives": image.drives.select_related("attachment__vm").order_by("name"),
+        "drives": image.drives.exclude(attachment__vm__purpose__in=NOBODYS)
+        .select_related("attachment__vm")
+        .order_by("name"),
         "verified": image.verifications.filter(state="succeeded").aggregate(
             count=Count("pk"), last=Max("ended_at")
         ),

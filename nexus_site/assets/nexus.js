@@ -304,13 +304,39 @@
     $("[aria-invalid]", dialog)?.focus();
   }
 
+  // What has the keyboard's focus keeps it while a request disables it. Where a swap takes it away,
+  // a button in its place gets the focus, else what the page wants, else the first verb of the page.
+  const USABLE = ".btn:not(:disabled, [aria-disabled=true])";
+  let focused = null;
+
+  function keepFocus() {
+    if (!focused || document.activeElement !== document.body || focused.element.disabled) return;
+    const { element, around } = focused;
+    if (element.isConnected) return element.focus({ preventScroll: true });
+    focused = null;
+    const place = around.map((id) => document.getElementById(id)).find(Boolean);
+    const next = place && $(USABLE, place);
+    if (next) next.focus({ preventScroll: true });
+    else if (document.dispatchEvent(new Event("nexus:focus-lost", { cancelable: true }))) {
+      $(`.page-head-actions ${USABLE}`)?.focus({ preventScroll: true });
+    }
+  }
+
+  document.addEventListener("pointerdown", () => { focused = null; }, true);
+  document.addEventListener("focusin", ({ target }) => {
+    const around = [];
+    for (let it = target.parentElement; it; it = it.parentElement) if (it.id) around.push(it.id);
+    focused = { element: target, around };
+  });
+
   document.addEventListener("close", ({ target }) => { if (target.id === "dialog") target.replaceChildren(); }, true);
   document.addEventListener("input", freeButtons);
-  document.addEventListener("htmx:after:swap", ({ detail }) => { tick(); armNotes(); freeButtons(); showDialog(detail.ctx); });
+  document.addEventListener("htmx:after:swap", ({ detail }) => { tick(); armNotes(); freeButtons(); showDialog(detail.ctx); setTimeout(keepFocus); });
   document.addEventListener("htmx:finally:request", (event) => {
     const { ctx } = event.detail;
     const posted = ctx.request?.method === "POST" && ctx.response?.status < 400;
     if (posted) ctx.sourceElement.closest("dialog")?.close();
+    setTimeout(keepFocus);
   });
 
   document.addEventListener("DOMContentLoaded", () => {

@@ -23,13 +23,15 @@
   const NOT_YET = "cannot-run"; // a guest whose init has hardly begun has no terminals yet
   const BOOT_MOST = 180_000; // ms for which that may be so
   const BOOT_RETRY = 2000;
+  const ASLEEP = "vm-asleep"; // the VM has suspended itself: only a person wakes it
 
   // What the page gives: `size()` is the terminal's {rows, cols}, `mayTry()` whether the guest can
   // answer now. `draw(bytes, drawn)` shows output and calls `drawn` when that is done;
   // `skip(count)` says that so many bytes are missing. `attached({tty, stdin})` comes first each
-  // time; `told(state, detail)` is "connecting", "open", "waiting" (for the guest), "lost" (with the
-  // seconds until the next try, and a problem where there is one), "ended" (with code or signal),
-  // "gone", or "refused" (with the problem). After the last three the link is over.
+  // time; `told(state, detail)` is "connecting", "open", "waiting" (for the guest), "asleep" (until
+  // `wake`), "waking", "lost" (with the seconds until the next try, and a problem where there is
+  // one), "ended" (with code or signal), "gone", or "refused" (with the problem). After the last
+  // three the link is over.
   class TerminalLink {
     #url; #start; #page;
     #socket = null;
@@ -43,6 +45,7 @@
     #pause = RETRY_FIRST;
     #timer = 0;
     #problem = null;
+    #wakes = false; // this try is a person's, and wakes the VM
     #made = Date.now();
     over = false;
 
@@ -62,20 +65,29 @@
       clearTimeout(this.#timer);
       this.#timer = 0;
       if (this.over || this.#socket || this.#behind > BEHIND_LEAST) return;
-      if (!this.#page.mayTry()) { this.#page.told("waiting"); return; }
+      if (!this.#wakes && !this.#page.mayTry()) { this.#page.told("waiting"); return; }
       this.#problem = null;
       const socket = new WebSocket(this.#url);
       this.#socket = socket;
       socket.binaryType = "arraybuffer";
-      socket.onopen = () => socket.send(JSON.stringify({ offset: this.#offset, start: this.#start, ...this.#page.size() }));
+      socket.onopen = () => socket.send(JSON.stringify({ offset: this.#offset, start: this.#start, wake: this.#wakes, ...this.#page.size() }));
       socket.onmessage = ({ data }) => (typeof data === "string" ? this.#hear(JSON.parse(data)) : this.#take(new Uint8Array(data)));
       socket.onclose = (event) => this.#closed(event);
+    }
+
+    // A person wants it: wake the VM. What is typed meanwhile is sent when it is awake.
+    wake() {
+      if (this.over || this.#wakes || this.#attached) return;
+      this.#hangUp();
+      this.#wakes = true;
+      this.#page.told("waking");
+      this.connect();
     }
 
     // Input, in the order in which it comes. False, and dropped, while nobody would take it soon:
     // what is typed blindly should not run when the network is back.
     type(bytes) {
-      const soon = this.#attached || this.#behind || this.#start;
+      const soon = this.#attached || this.#behind || this.#start || this.#wakes;
       if (this.over || !soon || this.#waitingBytes + bytes.length > WAITING_MOST) return false;
       this.#waiting.push(bytes);
       this.#waitingBytes += bytes.length;
@@ -110,6 +122,7 @@
 
     #begin({ offset, tty, stdin }) {
       this.#attached = true;
+      this.#wakes = false;
       this.#start = null;
       this.#pause = RETRY_FIRST;
       this.#window = INPUT_WINDOW;
@@ -176,7 +189,11 @@
       if (this.over) return;
       if (code === SESSION_GONE && this.begun) return this.#end("gone");
       if (this.#lasts(code, this.#problem?.code)) return this.#end("refused", this.#problem);
+      const failed = this.#wakes && this.#problem;
+      this.#wakes = false;
       if (this.begun) [this.#waiting, this.#waitingBytes] = [[], 0];
+      if (this.#problem?.code === ASLEEP) return this.#page.told("asleep");
+      if (failed && !this.#page.mayTry()) return this.#page.told("asleep", failed);
       if (!this.#page.mayTry()) return this.#page.told("waiting");
       const most = this.#problem?.code === NOT_YET ? BOOT_RETRY : RETRY_MOST;
       const pause = Math.min(this.#pause, most) * (0.75 + Math.random() / 2);

@@ -1,14 +1,14 @@
 // The page of a VM's terminals: a tab for each session of its agent, and one for the console.
-// A tab connects when it is first shown. terminal-screen.js draws, terminal-link.js connects.
+// A tab connects when it is first shown. terminal-screen.js draws, terminal-link.js connects,
+// terminal-words.js says what is the matter.
 (() => {
   "use strict";
 
   const FIT_AFTER = 80; // ms without a change of size
   const CONSOLE = "serial.console"; // no session can have this name
   const KILL_AFTER = 3000; // ms that a program has to end when its terminal goes
+  const MODIFIERS = ["Shift", "Control", "Alt", "AltGraph", "Meta"];
   const KEYS = { escape: "\x1b", tab: "\t", left: "\x1b[D", down: "\x1b[B", up: "\x1b[A", right: "\x1b[C" };
-
-  const SIGNALS = { 1: "HUP", 2: "INT", 3: "QUIT", 6: "ABRT", 9: "KILL", 11: "SEGV", 13: "PIPE", 15: "TERM" };
 
   const $ = (selector, root = document) => root.querySelector(selector);
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -24,8 +24,6 @@
   let wasReady = false;
   let first = true;
 
-  const vmState = () => $("#vms-terminal_state").dataset.state;
-
   function copyOf(id) { return document.getElementById(id).content.firstElementChild.cloneNode(true); }
 
   // As the other IDs: 13 letters for 63 bits.
@@ -36,27 +34,13 @@
     return [...letters].map((value) => "abcdefghijklmnopqrstuvwxyz234567"[value]).join("");
   }
 
-  function howItEnded({ code, signal, timed_out: late }) {
-    const how = signal ? `by signal ${signal}${SIGNALS[signal] ? `, ${SIGNALS[signal]}` : ""}` : `with exit code ${code}`;
-    return `The program ended ${how}${late ? ": its time was over" : ""}.`;
-  }
-
-  const WORDS = {
-    connecting: () => "",
-    open: () => "",
-    waiting: () => (vmState() === "ready" ? "" : `The VM is ${vmState()}. The screen goes on by itself when it answers.`),
-    lost: ({ seconds, problem }) => `${problem ? `${problem.detail.replace(/\.?$/, ".")} Trying again` : "The connection is lost. Reconnecting"}${seconds > 1 ? ` in ${seconds} s` : ""}…`,
-    ended: howItEnded,
-    gone: () => "This session is gone: the guest was restarted, or its agent was.",
-    refused: (problem) => [problem?.detail ?? "Nexus has ended this.", problem?.hint].filter(Boolean).join(" "),
-  };
-
   class Tab {
     #link = null;
     #session; #old;
     #titled = false;
     screen = null;
     state = "";
+    #detail = null;
 
     constructor(session, start = null) {
       this.#session = session;
@@ -77,7 +61,10 @@
       this.button.onclick = () => select(this.id);
       $("[data-do=close]", this.holder).onclick = () => this.askToClose();
       $("[data-do=again]", this.panel).onclick = newShell;
-      $("[data-do=now]", this.panel).onclick = () => this.wake();
+      $("[data-do=now]", this.panel).onclick = () => this.connect();
+      $("[data-do=wake]", this.panel).onclick = () => { this.rouse(); this.screen.focus(); };
+      $(".terminal-screen", this.panel).addEventListener("keydown", ({ key }) => MODIFIERS.includes(key) || this.rouse(), true);
+      $(".terminal-screen", this.panel).addEventListener("click", () => this.screen.selection || this.rouse());
     }
 
     get id() { return this.#session.id; }
@@ -111,7 +98,7 @@
       let taken = 0;
       this.#link = new NexusTerminalLink(root.dataset.sockets + this.id, this.start, {
         size: () => this.screen.size,
-        mayTry: () => vmState() === "ready",
+        mayTry: () => NexusTerminalVM.ready,
         draw: (bytes, drawn) => {
           this.screen.draw(bytes, { old: taken < this.#old }, drawn);
           taken += bytes.length;
@@ -122,19 +109,29 @@
       });
     }
 
-    wake() { this.#link?.connect(); }
+    connect() { this.#link?.connect(); }
+
+    // By a person's hand: a VM that is asleep wakes.
+    rouse() { if (this.state === "asleep") this.#link.wake(); }
+
+    // The VM is in another state than it was: what is said of it may be another thing.
+    look() { if (["waiting", "asleep"].includes(this.state)) this.#say("waiting", null); }
     drop() { this.#link?.drop(); }
 
     // The guest has answered, and does not know it.
     lose() { if (this.#link?.begun) this.#link.lose(); }
 
-    #say(state, detail) {
+    #say(told, detail) {
+      const state = told === "waiting" && NexusTerminalVM.asleep ? "asleep" : told;
+      if (state === this.state && state === "asleep") detail ??= this.#detail;
+      this.#detail = detail;
       this.state = this.holder.dataset.state = this.panel.dataset.state = state;
-      const text = WORDS[state](detail);
+      const text = NexusTerminalWords(state, detail);
       $("span", this.note).textContent = text;
       this.note.hidden = !text;
       $("[data-do=again]", this.note).hidden = !["ended", "gone", "refused"].includes(state);
       $("[data-do=now]", this.note).hidden = state !== "lost";
+      $("[data-do=wake]", this.note).hidden = state !== "asleep";
     }
 
     async askToClose() {
@@ -231,7 +228,7 @@
 
   // What the page is told of the VM and its sessions; again whenever something has happened to it.
   function follow() {
-    const ready = vmState() === "ready";
+    const { ready } = NexusTerminalVM;
     const told = JSON.parse($("#vms-terminal_state").dataset.sessions);
     if (told) listed = told;
     for (const session of told ?? []) {
@@ -241,13 +238,14 @@
     showClosed();
     $("[data-do=new]", root)?.toggleAttribute("disabled", !ready);
     if (ready !== wasReady) turn(ready, told);
+    for (const tab of tabs.values()) tab.look();
     [wasReady, first] = [ready, false];
   }
 
   function turn(ready, told) {
     for (const tab of tabs.values()) {
       if (ready && told && !told.some(({ id }) => id === tab.id)) tab.lose();
-      else tab.wake();
+      else tab.connect();
     }
     if (ready) greet();
   }
@@ -308,7 +306,11 @@
     found: closeFind,
     previous: () => search({ back: true }),
     copy: () => shownTab()?.screen.copy(),
-    paste: async () => shownTab()?.screen.paste(await navigator.clipboard.readText()),
+    paste: async () => {
+      const text = await navigator.clipboard.readText();
+      shownTab()?.rouse();
+      shownTab()?.screen.paste(text);
+    },
     smaller: () => resizeText(-1),
     larger: () => resizeText(1),
     fill,
@@ -337,7 +339,10 @@
     const tab = shownTab();
     if (!tab) return;
     if (key === "ctrl") { tab.screen.ctrl = !tab.screen.ctrl; tab.screen.focus(); }
-    else tab.screen.press(KEYS[key]);
+    else {
+      tab.rouse();
+      tab.screen.press(KEYS[key]);
+    }
     showTools();
   }
 
@@ -374,11 +379,14 @@
   // A keyboard on the screen covers the page without making it smaller.
   visualViewport?.addEventListener("resize", () => root.style.setProperty("--terminal-room", `${visualViewport.height}px`));
 
-  const wakeAll = () => { for (const tab of tabs.values()) tab.wake(); };
-  addEventListener("online", wakeAll);
+  const connectAll = () => { for (const tab of tabs.values()) tab.connect(); };
+  addEventListener("online", connectAll);
   addEventListener("offline", () => { for (const tab of tabs.values()) tab.drop(); });
-  document.addEventListener("visibilitychange", () => document.hidden || wakeAll());
+  document.addEventListener("visibilitychange", () => document.hidden || connectAll());
   document.addEventListener("htmx:after:swap", follow);
+  document.addEventListener("nexus:focus-lost", (event) => {
+    if (shownTab()) { event.preventDefault(); shownTab().screen?.focus(); }
+  });
   if (!navigator.clipboard?.readText) $("[data-do=paste]", root)?.remove(); // browsers refuse it
 
   root.dataset.shows = "console";

@@ -26,7 +26,8 @@ T = TypeVar("T")
 Change = Callable[[], Operation | models.Model | None]
 
 POLL_INTERVAL = 0.05  # seconds between two looks at an operation that is waited for
-POLL_INTERVAL_MOST = 0.25  # and when it takes longer
+POLL_INTERVAL_MOST = 1.0  # and when it takes longer
+POLL_SHARE = 0.05  # of the time waited so far: whoever is waited for needs the CPU more
 MAX_KEY = 200
 #: What an endpoint that opens an operation answers, for the OpenAPI document.
 STARTED = {200: OperationOut | Plan, 202: OperationOut}
@@ -40,30 +41,33 @@ def carry_out(
     shown_as: type[Schema] | None = None,
     status: int = 200,
     content: str | None = None,
+    made_by: Callable[[Operation], models.Model | None] | None = None,
 ) -> HttpResponse:
     """Make the service call ``change`` and answer with what came of it.
 
     An operation is answered with 202 and its Location, or with 200 once it has ended
     within ``query.wait``. Another row is shown as ``shown_as``; without one the answer is
     204. With ``query.dry_run`` the answer is the plan, and nothing is changed. ``content``
-    stands for a body that has been read already, such as its checksum.
+    stands for a body that has been read already, such as its checksum. ``made_by`` finds the row
+    that is there as soon as an operation was opened, and is the answer in its place.
     """
     if query.dry_run:
         return _json(Plan(**operations.rehearse(change)), 200)
     made, replayed = _once(request, change, content)
-    if isinstance(made, Operation):
+    row = made_by(made) if made_by and isinstance(made, Operation) else None
+    if isinstance(made, Operation) and row is None:
         return _operation(made, query.wait, replayed=replayed)
+    made = row or made
     if made is None or shown_as is None:
         return HttpResponse(status=204)
-    return _json(shown_as.from_orm(made), status)
+    return _replayed(_json(shown_as.from_orm(made), status), replayed)
 
 
 def poll(look: Callable[[], T], enough: Callable[[T], bool], seconds: float) -> T:
     """What ``look`` gives as soon as that is ``enough``, at the latest after ``seconds``."""
-    deadline, pause = time.monotonic() + seconds, POLL_INTERVAL
-    while not enough(found := look()) and time.monotonic() < deadline:
-        time.sleep(pause)
-        pause = min(pause * 1.5, POLL_INTERVAL_MOST)  # whoever is waited for needs the CPU more
+    began = time.monotonic()
+    while not enough(found := look()) and (waited := time.monotonic() - began) < seconds:
+        time.sleep(min(max(waited * POLL_SHARE, POLL_INTERVAL), POLL_INTERVAL_MOST))
     return found
 
 
@@ -82,6 +86,11 @@ def _operation(operation: Operation, wait: float, *, replayed: bool) -> HttpResp
     operation = wait_for_end(operation, wait)
     response = _json(OperationOut.from_orm(operation), 200 if operation.ended else 202)
     response.headers["Location"] = reverse("api:get_operation", args=[operation.ref])
+    return _replayed(response, replayed)
+
+
+def _replayed(response: Response, replayed: bool) -> Response:
+    """The answer, marked if it is that of an earlier request."""
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
     return response

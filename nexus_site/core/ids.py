@@ -32,6 +32,7 @@ RESERVED = frozenset(
         "import",
         "new",
         "preview",
+        "prune",
         "providers",
     }
 )
@@ -183,7 +184,11 @@ def resolve(rows: models.QuerySet[M], ref: str | int) -> M:
 
 
 #: “rootfs list” shows what can be fetched, which has no IDs yet; snapshots are listed by VM.
-_LISTS = {"rootfs": "rootfs installed", "VM snapshot": "vm snapshots VM"}
+_LISTS = {
+    "rootfs": "rootfs installed",
+    "VM snapshot": "vm snapshots VM",
+    "warm template": "warm list",
+}
 
 
 def _has_name(model: type[models.Model]) -> bool:

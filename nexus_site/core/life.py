@@ -38,7 +38,7 @@ def worker_life() -> WorkerLife:
         seen = datetime.fromtimestamp(record["seen"], UTC)
     except (OSError, ValueError, KeyError, TypeError):
         return WorkerLife(alive=False)
-    if timezone.now() - seen < SILENT_AFTER and _lives(pid, started):
+    if timezone.now() - seen < SILENT_AFTER and lives(pid, started):
         return WorkerLife(True, pid, datetime.fromtimestamp(started, UTC))
     return WorkerLife(False, None, seen)
 
@@ -89,14 +89,15 @@ class WorkerPulse:
         return [] if known else ["worker:here"]
 
 
-def _path() -> Path:
-    return Path(settings.NEXUS.run_dir) / "worker.json"
-
-
-def _lives(pid: int, started: float) -> bool:
+def lives(pid: int, started: float) -> bool:
+    """Whether the process runs that began then; one that waits to be reaped has ended."""
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - started) < 0.1
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def _path() -> Path:
+    return Path(settings.NEXUS.run_dir) / "worker.json"

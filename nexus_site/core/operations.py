@@ -29,6 +29,7 @@ from django.utils import timezone
 from nexus_site.core import events, steps
 from nexus_site.core.errors import Broken, Conflict, NexusError, as_nexus_error, from_record
 from nexus_site.core.ids import decode
+from nexus_site.core.life import lives
 from nexus_site.core.models import Operation
 
 log = logging.getLogger(__name__)
@@ -100,11 +101,15 @@ def open_operation(
     return operation
 
 
-def open_operations(subject: models.Model | None = None) -> models.QuerySet[Operation]:
-    """Operations that have not ended, oldest first; with ``subject``, those on it."""
-    rows = Operation.objects.filter(
-        parent=None, state__in=[Operation.State.QUEUED, Operation.State.RUNNING]
-    ).order_by("created_at")
+def open_operations(
+    subject: models.Model | None = None, *, children: bool = False
+) -> models.QuerySet[Operation]:
+    """Operations that have not ended, oldest first; with ``subject``, those on it. ``children``:
+    also those that are parts of others."""
+    states = [Operation.State.QUEUED, Operation.State.RUNNING]
+    rows = Operation.objects.filter(state__in=states).order_by("created_at")
+    if not children:
+        rows = rows.filter(parent=None)
     if subject is None:
         return rows
     return rows.filter(subject_kind=subject._meta.model_name, subject_id=subject.pk)
@@ -207,13 +212,19 @@ def run_child(
         with transaction.atomic():
             child = open_child(parent.operation)
             parent.keep(**{key: str(child.id)})
+    return go_on_with_child(parent.operation, child)
+
+
+def go_on_with_child(parent: Operation, child: Operation) -> Operation:
+    """Run an open child of ``parent`` to its end, in this thread; nothing if it has succeeded.
+    Raises what the child failed with."""
     if child.state == Operation.State.SUCCEEDED:
         return child
     if child.ended:
         raise from_record(child.error)
     Operation.objects.filter(pk=child.pk).update(
         state=Operation.State.RUNNING,
-        lease_owner=parent.operation.lease_owner,
+        lease_owner=parent.lease_owner,
         lease_until=timezone.now() + LEASE,
         attempt=models.F("attempt") + 1,
         started_at=Coalesce("started_at", timezone.now()),
@@ -323,10 +334,7 @@ def _holder_lives(owner: str) -> bool:
     host, pid, started, _ = [*owner.rsplit(":", 3), "", "", ""][:4]
     if host != socket.gethostname() or not pid.isdigit():
         return bool(owner)
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 0.1
-    except psutil.Error:
-        return False
+    return lives(int(pid), float(started))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from nexus_site.core.terminal import plain_text
 from nexus_site.core.text import visible
 from vms import services, verbs
 from vms.capacity import HostCapacity
+from vms.fork_results import ForkResult, fork_results
 from vms.models import VM, VMSnapshot
 from vms.services import hotplug_problem
 from vms.states import LOOKS, TRANSIENT, State
@@ -222,7 +223,8 @@ def took(build: Build) -> float | None:
 @register.filter
 def kind_name(kind: str) -> str:
     """A kind of subject as people write it."""
-    return {"vm": "VM", "vmmrelease": "release"}.get(kind, kind)
+    names = {"vm": "VM", "vmmrelease": "release", "warmtemplate": "warm template of"}
+    return names.get(kind, kind)
 
 
 @register.filter
@@ -331,6 +333,18 @@ def why_not(vm: VM, verb: str) -> str:
 def agent_outdated(vm: VM) -> bool:
     """Whether a VM runs with an agent older than this Nexus's."""
     return services.agent_outdated(vm)
+
+
+@register.simple_tag
+def results_of_forks(operation: Operation, starts: Iterable[Operation]) -> list[ForkResult]:
+    """How the forks come out that an operation makes."""
+    return fork_results(operation, starts)
+
+
+@register.filter
+def asleep(vm: VM) -> bool:
+    """Whether a VM has suspended itself, and wakes for whoever needs it."""
+    return services.is_asleep(vm)
 
 
 @register.simple_tag

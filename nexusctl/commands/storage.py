@@ -75,6 +75,7 @@ def show_storage(row: dict[str, Any]) -> None:
             ("snapshots", str(totals["snapshots"])),
             ("size", size(totals["size_bytes"])),
             ("used", f"{size(totals['used_bytes'])}, counting shared data in each"),
+            ("memories", f"{size(totals['memory_bytes'])}, saved by VMs"),
             ("better", "\n".join(row["problems"])),
         ]
     )

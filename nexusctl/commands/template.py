@@ -8,7 +8,7 @@ import click
 
 from nexusctl import output
 from nexusctl.app import App, Group, Work, confirm, dry_run_option, pass_app, show_named, yes_option
-from nexusctl.commands import build, template_files
+from nexusctl.commands import build, template_files, warm
 from nexusctl.commands.template_recipes import recipe_facts, recipe_options
 from nexusctl.formatting import ago, when
 
@@ -26,6 +26,7 @@ for command in (
 ):
     template.add_command(command)
 template.add_command(build.trigger, "build")
+template.add_command(warm.make, "warm")
 
 
 @template.command("list")

@@ -19,7 +19,7 @@ from nexusctl.app import (
     work_options,
     yes_option,
 )
-from nexusctl.commands import vm_metrics, vm_provision, vm_snapshots
+from nexusctl.commands import pool, suspension, vm_metrics, vm_provision, vm_snapshots
 from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.commands.vm_cp import cp, ls
 from nexusctl.commands.vm_exec import exec_
@@ -27,6 +27,7 @@ from nexusctl.commands.vm_session import session_
 from nexusctl.commands.vm_shape import changed_shape_options, new_shape_options
 from nexusctl.commands.vm_shell import shell
 from nexusctl.commands.vm_upgrade import agent_upgrade
+from nexusctl.commands.warm import cold_option
 from nexusctl.formatting import ago, left, mib, moment, seconds, size, when
 from nexusctl.sizes import SIZE
 
@@ -60,6 +61,7 @@ def list_(app: App, state: str, image: str) -> None:
 @new_shape_options
 @click.option("--kernel", default="", help="Left out, the default kernel.")
 @click.option("--start", is_flag=True, help="Start it as well.")
+@cold_option
 @vm_provision.provision_options
 @work_options
 @pass_app
@@ -70,6 +72,7 @@ def create(
     name: str,
     kernel: str,
     start: bool,
+    cold: bool,
     shape: dict[str, Any],
     given: dict[str, Any],
     work: Work,
@@ -81,20 +84,19 @@ def create(
         "name": name,
         "kernel": kernel,
         "start": start,
+        "cold": cold,
     } | shape
     body |= {"provisioning": given} if given else {}
     show_subject(app.change("POST", "/vms", work, body=body))
 
 
 add_shortcuts(vm, "vm", "rootfs", "template", "image")
-for command in (*vm_snapshots.COMMANDS, *vm_metrics.COMMANDS, *vm_provision.COMMANDS):
+for command in (
+    *(*vm_snapshots.COMMANDS, *suspension.COMMANDS, *vm_metrics.COMMANDS, *vm_provision.COMMANDS),
+    *(exec_, cp, ls, session_, shell, agent_upgrade),
+):
     vm.add_command(command)
-vm.add_command(exec_)
-vm.add_command(cp)
-vm.add_command(ls)
-vm.add_command(session_)
-vm.add_command(shell)
-vm.add_command(agent_upgrade)
+vm.add_command(pool.take, "from-pool")
 
 
 @vm.command()
@@ -107,11 +109,12 @@ def inspect(app: App, vm: str) -> None:
 
 @vm.command()
 @vm_argument
+@cold_option
 @work_options
 @pass_app
-def start(app: App, vm: str, work: Work) -> None:
+def start(app: App, vm: str, cold: bool, work: Work) -> None:
     """Start a VM and wait until it is ready."""
-    show_subject(app.change("POST", f"/vms/{vm}/start", work))
+    show_subject(app.change("POST", f"/vms/{vm}/start", work, body={"cold": cold}))
 
 
 @vm.command()
@@ -270,6 +273,7 @@ def show_vm(row: dict[str, Any]) -> None:
             ("state", vm_provision.state_and_phase(row)),
             ("wanted", row["desired_state"]),
             ("image", _named(row["image"])),
+            *([("taken from", f"pool {row['pool']['name']}")] if row.get("pool") else []),
             ("kernel", _named(row["kernel"]) if row["kernel"] else "the default kernel"),
             ("cpus", str(row["vcpu_count"])),
             ("memory", mib(row["mem_size_mib"])),
@@ -280,6 +284,7 @@ def show_vm(row: dict[str, Any]) -> None:
             ("next start", _next_start(row)),
             ("agent", _agent(row)),
             ("restart", f"{_restarts(row)}\nwhen unreachable: {row['unreachable_action']}"),
+            ("idle", suspension.idle(row)),
             ("last boot", _boot(row["last_boot"])),
             ("created", when(row["created_at"])),
         ]

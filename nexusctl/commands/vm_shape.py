@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nexusctl.sizes import LIMIT
+from nexusctl.sizes import LIMIT, MINUTES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,6 +45,12 @@ _WISHES = (
         type=click.Choice(["keep", "restart", "stop"]),
         help="What is done once its agent does not answer.",
     ),
+    click.option(
+        "--idle-suspend",
+        "idle_suspend_minutes",
+        type=MINUTES,
+        help="Suspend it after so long without work: 10m, 2h, never. Who needs it wakes it.",
+    ),
 )
 _NEW = (
     click.option("--vcpus", "vcpu_count", type=int, default=1, show_default=True),
@@ -79,6 +85,7 @@ _FIELDS = (
     "network_mib_s",
     "restart_policy",
     "unreachable_action",
+    "idle_suspend_minutes",
 )
 
 

@@ -51,7 +51,7 @@ def snapshot(app: App, vm: str, name: str, work: Work) -> None:
     if operation:
         made = app.client.get(f"/vm-snapshots/{operation['result']['vm_snapshot']}")
         show_named(made)
-        output.note(f"It was {_how(made)}.")
+        output.note(f"It was {how(made)}.")
 
 
 @click.command(cls=Command)
@@ -139,7 +139,7 @@ COMMANDS = (snapshot, snapshots, inspect, rename, delete, rollback, clone)
 
 def show_tree(rows: list[Any]) -> None:
     output.table(
-        ["NAME", "ID", "STATE", "MADE", "HELD", "DRIVES", "CREATED"],
+        ["NAME", "ID", "STATE", "MADE", "HELD", "MEMORY", "DRIVES", "CREATED"],
         [
             [
                 f"{branch}{row['name']}{' *' if row['is_head'] else ''}",
@@ -147,6 +147,7 @@ def show_tree(rows: list[Any]) -> None:
                 output.state(row["state"]),
                 MADE.get(row["consistency"] or "", ""),
                 _held(row),
+                _memory(row),
                 str(len(row["drives"])),
                 when(row["created_at"]),
             ]
@@ -183,11 +184,12 @@ def show_snapshot(row: dict[str, Any]) -> None:
             ("id", row["id"]),
             ("vm", f"{row['vm']['name']} ({row['vm']['id']})"),
             ("state", output.state(row["state"])),
-            ("made", _how(row) if row["consistency"] else ""),
+            ("made", how(row) if row["consistency"] else ""),
             ("parent", f"{row['parent']['name']} ({row['parent']['id']})" if row["parent"] else ""),
             ("goes on", "the VM goes on from it" if row["is_head"] else ""),
             ("cpus", str(row["vcpu_count"])),
             ("memory", mib(row["mem_size_mib"])),
+            ("saved", _saved(row)),
             ("drives", "\n".join(_drive(part) for part in row["drives"])),
             ("created", when(row["created_at"])),
         ]
@@ -200,9 +202,19 @@ def _drive(part: dict[str, Any]) -> str:
     return f"{part['drive']['name']} as {part['name']}, {kind}, {size(part['size_bytes'])}{mode}"
 
 
-def _how(row: dict[str, Any]) -> str:
+def how(row: dict[str, Any]) -> str:
     held = _held(row)
     return MADE[row["consistency"]] + (f", its CPUs stood still for {held}" if held else "")
+
+
+def _memory(row: dict[str, Any]) -> str:
+    """What a checkpoint's memory takes; empty for other snapshots."""
+    return size(row["memory_bytes"]) if row["memory_bytes"] is not None else ""
+
+
+def _saved(row: dict[str, Any]) -> str:
+    by = row["memory_of"]
+    return f"{_memory(row)} by {by['hypervisor']} {by['version']}" if by else ""
 
 
 def _held(row: dict[str, Any]) -> str:

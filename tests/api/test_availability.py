@@ -141,7 +141,7 @@ def test_a_new_agent_that_never_calls_fails_the_operation(
 
 
 @pytest.mark.parametrize(
-    ("state", "status"), [(State.STOPPED, 409), (State.UNREACHABLE, 503), (State.PAUSED, 409)]
+    ("state", "status"), [(State.STOPPED, 409), (State.UNREACHABLE, 503), (State.PAUSED, 503)]
 )
 def test_only_an_agent_that_answers_is_upgraded(
     operator: APIClient, outdated: VM, state: State, status: int

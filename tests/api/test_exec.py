@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import OperationalError
 from django.test import AsyncClient
 
 from guest_agent.chunks import Kind
 from guest_agent.headers import encode_header, read_header
 from guest_agent.yamux import Stream
-from nexus_site.core import auth
+from nexus_site.core import auth, events
 from nexus_site.core.errors import Retryable
 from nexus_site.core.models import Event, Token
 from tests.factories import make_vm
@@ -125,6 +127,29 @@ async def test_history_says_who_ran_what_and_no_secret(world: World, vm: VM, pos
     assert event.data == {"program": "p" * 99 + "…"}
 
 
+async def test_what_cannot_be_written_into_history_is_ended(
+    world: World, vm: VM, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), asyncio.Event()
+
+    async def endless(stream: Stream) -> None:
+        await begin(stream)
+        begun.set()
+        with pytest.raises(Retryable):
+            await stream.read()
+        ended.set()
+
+    def full(*_: Any, **__: Any) -> None:
+        assert begun.wait(PATIENCE)
+        raise OperationalError("database or disk is full")
+
+    await world.add(vm, endless)
+    monkeypatch.setattr(events, "append", full)
+    assert (await post({"argv": ["x"]})).status_code >= 500
+    async with asyncio.timeout(PATIENCE):
+        await ended.wait()
+
+
 async def test_more_output_than_an_answer_holds_is_cut(
     world: World, vm: VM, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +203,7 @@ async def test_what_goes_wrong_is_a_problem(
 
 @pytest.mark.parametrize(
     ("state", "status"),
-    [(State.STOPPED, 409), (State.PAUSED, 409), (State.RUNNING, 503), (State.UNREACHABLE, 503)],
+    [(State.STOPPED, 409), (State.PAUSED, 503), (State.RUNNING, 503), (State.UNREACHABLE, 503)],
 )
 async def test_a_vm_that_is_not_ready(
     world: World, vm: VM, post: Post, state: State, status: int

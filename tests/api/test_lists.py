@@ -15,12 +15,14 @@ from tests.factories import (
     make_drive,
     make_image,
     make_kernel,
+    make_pool,
     make_provider,
     make_release,
     make_rootfs,
     make_snapshot,
     make_template,
     make_vm,
+    make_warm_template,
     unique_name,
 )
 from vms.models import VM, Boot, SnapshotPart, VMSnapshot
@@ -70,6 +72,8 @@ ROWS = {
     "/drives/hello/snapshots": lambda world, n: make_snapshot(drive=world.drive),
     "/snapshots": lambda world, n: make_part(make_vm()),
     "/vms/hello/snapshots": lambda world, n: make_part(world.vm),
+    "/warm-templates": lambda world, n: make_warm_template(),
+    "/pools": lambda world, n: make_pool(ready=n % 3),
     "/images": lambda world, n: make_build(image=make_image(), state=Build.State.SUCCEEDED),
     "/rootfs": lambda world, n: make_rootfs(version=f"4.{n}"),
     "/providers": lambda world, n: make_provider(),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 
+import psutil
 import pytest
 from django.utils import timezone
 
@@ -173,7 +177,7 @@ def test_a_starting_worker_frees_what_dead_ones_held(register: Register, nudges:
     operation = operations.open_operation("test", "Test")
     Operation.objects.update(
         state="running",
-        lease_owner=f"{operations.socket.gethostname()}:999999999:1.00:1",
+        lease_owner=f"{socket.gethostname()}:999999999:1.00:1",
         lease_until=timezone.now() + timedelta(hours=1),
     )
     assert operations.sweep() == 0
@@ -181,6 +185,23 @@ def test_a_starting_worker_frees_what_dead_ones_held(register: Register, nudges:
     operations.execute(operation.id)
     operation.refresh_from_db()
     assert operation.state == "succeeded"
+
+
+def test_a_worker_that_waits_to_be_reaped_is_dead(register: Register, nudges: list[str]) -> None:
+    register(Step("a", "A", lambda run: None))
+    with subprocess.Popen(["/bin/sleep", "60"]) as worker:
+        owner = f"{socket.gethostname()}:{worker.pid}:{start_of(worker.pid):.2f}:1"
+        operations.open_operation("test", "Test")
+        later = timezone.now() + timedelta(hours=1)
+        Operation.objects.update(state="running", lease_owner=owner, lease_until=later)
+        assert operations.sweep(everything_is_mine=True) == 0
+        worker.kill()
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        assert operations.sweep(everything_is_mine=True) == 1
+
+
+def start_of(pid: int) -> float:
+    return psutil.Process(pid).create_time()
 
 
 def test_whoever_lost_the_lease_stops_and_writes_nothing(

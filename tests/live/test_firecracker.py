@@ -1,6 +1,6 @@
 """VMs on Firecracker as a person sees them, where KVM runs guests. One VM, in order.
 
-It is started three times: in the rig, each start takes minutes.
+It is booted four times, no more: in the rig a boot may take a minute.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 from bench.server import Server, running_server
+from nexus_site.core.http import poll
 from tests.live.guests import apart, inside
 from tests.nexusctl.terminals import terminal
 from tests.rig import host
-from tests.servers import ctl_fails, history, kill, pid_of, vmms, wait_for_state
+from tests.servers import PATIENCE, ctl_fails, history, kill, pid_of, vmms, wait_for_state
 
 pytestmark = [
     pytest.mark.skipif(host.firecracker() is None, reason="KVM runs no guests here; the rig does"),
@@ -111,6 +112,43 @@ def test_a_snapshot_while_it_runs_is_frozen_by_the_agent(
     wait_for_state(server, vm["id"], "ready")
 
 
+def counts(server: Server, vm: dict[str, Any], above: int) -> int:
+    """How far the program in the VM has counted, once that is further than ``above``."""
+
+    def look() -> int:
+        argv = ["cat", "/tmp/count"]
+        return int(server.post(f"/v1/vms/{vm['id']}/exec", argv=argv)["stdout"] or 0)
+
+    return poll(look, lambda count: count > above, PATIENCE)
+
+
+def test_suspended_it_goes_on_where_it_was(server: Server, vm: dict[str, Any]) -> None:
+    script = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/c; mv /tmp/c /tmp/count; sleep 1; done"
+    session = server.post(f"/v1/vms/{vm['id']}/exec", argv=["sh", "-c", script], detach=True)
+    assert session["id"]
+    before = counts(server, vm, 1)
+    server.ctl("vm", "suspend", vm["name"])
+    shown = server.get(f"/v1/vms/{vm['id']}")
+    assert (shown["state"], shown["saved_memory"]["hypervisor"]) == ("suspended", "firecracker")
+    assert not vmms(server), "its VMM has ended"
+    server.ctl("vm", "resume", vm["name"])
+    assert server.get(f"/v1/vms/{vm['id']}")["last_boot"]["resumed_from"] == "suspended"
+    assert counts(server, vm, before) < before + PATIENCE, "it did not begin anew"
+
+
+def test_its_fork_goes_on_as_another_one(server: Server, vm: dict[str, Any]) -> None:
+    before = counts(server, vm, 0)
+    server.ctl("vm", "fork", vm["name"], "--name", "fork")
+    fork = server.get("/v1/vms/fork")
+    assert (fork["state"], fork["last_boot"]["hypervisor"]) == ("ready", "firecracker")
+    assert counts(server, fork, before) > before
+    assert counts(server, vm, before) > before
+    who = ["sh", "-c", "hostname; cat /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1"]
+    answers = [server.post(f"/v1/vms/{it['id']}/exec", argv=who)["stdout"] for it in (vm, fork)]
+    assert all(a != b for a, b in zip(*(text.splitlines() for text in answers), strict=True))
+    server.ctl("vm", "delete", "fork", "--force", "--yes")
+
+
 def test_a_stop_is_graceful_and_its_drive_has_what_was_written(
     server: Server, vm: dict[str, Any]
 ) -> None:
@@ -137,7 +175,18 @@ def test_at_rest_it_moves_to_qemu_and_back(server: Server, vm: dict[str, Any]) -
     assert boot["hypervisor"] == "firecracker"
 
 
+def test_a_guest_that_switches_itself_off_is_stopped(server: Server, vm: dict[str, Any]) -> None:
+    """Its kernel halts and Firecracker would run on for ever."""
+    script = "(sleep 5; poweroff) >/dev/null 2>&1 &"
+    done = server.post(f"/v1/vms/{vm['id']}/exec", argv=["setsid", "sh", "-c", script])
+    assert done["exit_code"] == 0
+    wait_for_state(server, vm["id"], "stopped")
+    reasons = [row["reason"] for row in history(server, vm["id"])[-2:]]
+    assert reasons[0] == "the guest shut itself down"
+
+
 def test_a_release_that_vms_run_with_stays(server: Server, vm: dict[str, Any]) -> None:
+    server.ctl("vm", "start", vm["name"])
     (release,) = server.get("/v1/firecracker/installed")["items"]
     done = ctl_fails(server, "firecracker", "remove", release["version"], "--yes")
     assert (done.returncode, vm["name"] in done.stderr) == (5, True)

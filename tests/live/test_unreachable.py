@@ -78,7 +78,7 @@ def test_a_kernel_that_panics_is_a_crash_and_the_policy_starts_it_again(
     server.ctl("vm", "update", vm["id"], "--restart", "on-failure")
     before = boots(server, vm)[0]["number"]
     with pytest.raises(urllib.error.HTTPError):
-        sh(server, vm, "echo c > /proc/sysrq-trigger; sleep 60")
+        sh(server, vm, "echo -1 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger; sleep 60")
     wait_for_boot(server, vm, before + 1)
     moves = [(row["to_state"], row["reason"]) for row in history(server, vm["id"])]
     crash = max(n for n, (state, _) in enumerate(moves) if state == "crashed")

@@ -73,6 +73,7 @@ STORAGE: Row = {
         "size_bytes": 8 * GIB,
         "used_bytes": 150 * 1024**2,
         "exclusive_bytes": None,
+        "memory_bytes": 64 * 1024**2,
     },
     "drives": [DRIVE_REF | {"usage": USAGE}],
     "snapshots": [{"id": "aaaaaaaaaaabi", "name": "installed", "usage": None}],

@@ -236,6 +236,7 @@ def test_storage_status(server, nexusctl):
         snapshots    1
         size         8.0 GiB
         used         150.0 MiB, counting shared data in each
+        memories     64.0 MiB, saved by VMs
         better       btrfs: This file system is ext4.
                      reflink: ext4 does not share blocks.
 

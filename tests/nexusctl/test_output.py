@@ -67,6 +67,7 @@ def test_vm_inspect(server, nexusctl):
         agent       0.1.0, heard 2.0 s ago
         restart     on-failure
                     when unreachable: keep
+        idle        never suspended
         last boot   3, 2026-07-29T11:57:57.3Z, hello after 2.7 s
         created     2026-07-29T11:00:00.0Z
     """)

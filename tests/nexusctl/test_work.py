@@ -196,6 +196,7 @@ BODIES = {
             "mem_size_mib": 256,
             "kernel": "",
             "start": True,
+            "cold": False,
         },
     ),
     ("vm", "from-rootfs", "alpine", "3.23", "--name", "hello", "--vcpus", "2"): (
@@ -207,15 +208,16 @@ BODIES = {
             "name": "hello",
             "vcpu_count": 2,
             "mem_size_mib": 512,
+            "cold": False,
         },
     ),
     ("vm", "from-template", "t", "--memory", "256"): (
         "/vms/from-template",
-        {"template": "t", "name": "", "vcpu_count": 1, "mem_size_mib": 256},
+        {"template": "t", "name": "", "vcpu_count": 1, "mem_size_mib": 256, "cold": False},
     ),
-    ("vm", "from-image", "i"): (
+    ("vm", "from-image", "i", "--cold"): (
         "/vms/from-image",
-        {"image": "i", "name": "", "vcpu_count": 1, "mem_size_mib": 512},
+        {"image": "i", "name": "", "vcpu_count": 1, "mem_size_mib": 512, "cold": True},
     ),
     ("drive", "from-rootfs", "debian", "bookworm", "--size", "9000", "--provider", "p"): (
         "/drives/from-rootfs",
@@ -257,6 +259,7 @@ BODIES = {
             "disk_mib_s": 50,
             "disk_iops": 500,
             "network_mib_s": 1024,
+            "cold": False,
         },
     ),
     ("vm", "clone", "hello", "--hypervisor", "qemu"): (

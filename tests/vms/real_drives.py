@@ -76,7 +76,7 @@ def die_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The worker is killed when it calls the service ``name`` of drives for the first time."""
     real = getattr(drive_services, name)
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         monkeypatch.setattr(drive_services, name, real)
         raise Killed
 

@@ -21,7 +21,7 @@ from vms import lifecycle, live_drives, services, supervision
 from vms.hypervisors.base import Exit, Handle
 from vms.live_drives import hold
 from vms.models import VM
-from vms.states import ALIVE, AT_REST, TRANSIENT, State
+from vms.states import ALIVE, AT_REST, TRANSIENT, Desired, State
 from vms.transitions import move
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nudges")]
@@ -103,8 +103,9 @@ def test_a_drive_in_no_vm_is_at_rest(notes: Notes) -> None:
 @pytest.mark.parametrize("state", sorted(AT_REST))
 def test_a_vm_at_rest_is_let_be(notes: Notes, state: State) -> None:
     vm, drive, run = in_state(state)
+    cut = state == State.SUSPENDED  # its guest has not written everything out
     with hold([drive], run) as held:
-        assert held.consistency == Consistency.AT_REST
+        assert held.consistency == (Consistency.CRASH if cut else Consistency.AT_REST)
     assert (notes.done, states(vm)) == ([], [])
 
 
@@ -159,6 +160,27 @@ def test_a_vm_that_starts_or_stops_is_not_held(notes: Notes, state: State) -> No
     assert notes.done == []
 
 
+def test_a_vm_that_somebody_has_paused_stays_paused(notes: Notes) -> None:
+    vm, drive, run = in_state(State.PAUSED)
+    services.wish(vm, Desired.PAUSED)
+    with hold([drive], run) as held:
+        assert held.consistency == Consistency.CRASH
+    live_drives.let_go(vm, HANDLE)
+    assert (notes.done, states(vm), held.milliseconds) == (["pause"], [], None)
+    assert live_drives.is_held(vm), "its agent cannot answer"
+    services.wish(vm, Desired.RUNNING)
+    live_drives.let_go(vm, HANDLE)
+    assert (notes.done, states(vm)) == (["pause", "resume"], ["ready"])
+    assert not live_drives.is_held(vm)
+
+
+def test_a_guest_whose_memory_is_saved_is_not_frozen_in_it(notes: Notes) -> None:
+    _, drive, run = in_state(State.READY)
+    with hold([drive], run, with_memory=True) as held:
+        assert notes.done == ["freeze", "thaw", "pause"]
+    assert held.consistency == Consistency.CRASH
+
+
 def test_whatever_happens_inside_the_vm_goes_on(notes: Notes) -> None:
     vm, drive, run = in_state(State.READY)
     with pytest.raises(KeyboardInterrupt), hold([drive], run):
@@ -194,7 +216,7 @@ def test_a_vm_that_dies_meanwhile_is_left_to_those_who_watch_it(notes: Notes) ->
 def test_a_vm_that_has_just_died_is_not_held(notes: Notes) -> None:
     notes.found = Exit(None, 9, 1.0)
     _, drive, run = in_state(State.READY)
-    with pytest.raises(Conflict, match="cannot be copied now"), hold([drive], run):
+    with pytest.raises(Conflict, match="cannot be held now"), hold([drive], run):
         pytest.fail("it was held")
 
 

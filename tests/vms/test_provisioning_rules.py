@@ -87,7 +87,10 @@ def test_changes_merge_and_none_takes_away(vm: VM) -> None:
     assert row.secret_names == ["T", "U"]
     assert rules.secret_env(row) == {"T": "y", "U": "z"}
     assert (row.hosts, row.dns) == ({"db": "10.0.0.1"}, ["9.9.9.9"])
-    assert records.identity(vm)[1].dns == ("9.9.9.9",)
+    told = records.who(vm)
+    assert told is not None
+    assert told.configuration.network is not None
+    assert told.configuration.network.dns == ("9.9.9.9",)
 
 
 def test_another_script_has_not_run_yet(vm: VM) -> None:

@@ -20,15 +20,17 @@ from tests.factories import (
     make_drive,
     make_image,
     make_kernel,
+    make_pool,
     make_release,
     make_rootfs,
     make_sample,
     make_template,
     make_vm,
     make_vm_snapshot,
+    make_warm_template,
 )
 from tests.web.conftest import make_operation, make_ready_vm
-from vms.models import VM, Boot
+from vms.models import VM, Boot, Pool
 from vms.services.provisioning import GivenFile, replace_provisioning
 from vms.states import State
 
@@ -54,6 +56,8 @@ def act(client: Client, model: type[Model], action: str, *rows: Any, **more: str
 def everything(db: None) -> None:
     vm = make_ready_vm(name="hello")
     make_vm_snapshot(vm), make_sample(vm)
+    template = make_warm_template()
+    Pool.objects.create(name="ready", image=template.image, size=2)
     replace_provisioning(vm, files=[GivenFile("/etc/motd", b"hello")])
     make_build(), make_kernel(), make_release(), make_operation(), auth.create_token("ci", "read")
     auth.sign_in_link("http://testserver")
@@ -123,6 +127,14 @@ def test_deleting_asks_first(client: Client, nudges: list[str]) -> None:
     assert not Operation.objects.exists()
     assert "Deleting: 1." in act(client, VM, "delete_vms", vm, confirmed="yes")
     assert Operation.objects.filter(kind="vm.delete").count() == 1
+
+
+def test_a_pool_is_deleted_with_the_vms_that_wait(client: Client, nudges: list[str]) -> None:
+    pool = make_pool(name="ready", ready=2)
+    assert "and the VMs that wait in them?" in act(client, Pool, "delete_pools", pool)
+    assert "Deleting: 1." in act(client, Pool, "delete_pools", pool, confirmed="yes")
+    assert Operation.objects.get(kind="pool.clear").title == "Delete pool ready"
+    assert not Pool.objects.exists()
 
 
 def test_operations_are_cancelled_and_tokens_revoked(client: Client, nudges: list[str]) -> None:

@@ -70,6 +70,16 @@ def test_links_choose_a_source_beforehand(client: Client) -> None:
     )
 
 
+def test_a_cold_start_is_asked_for_by_a_box(client: Client) -> None:
+    address = "/vms/new/preview/?from=rootfs"
+    assert "cold" not in _preview(client, address, FORM)
+    asked = _preview(client, address, FORM | {"cold": "on"})
+    assert "--cold" in asked
+    assert '"cold": true' in asked
+    client.post("/vms/new/", FORM | {"cold": "on"}, headers=htmx("form"))
+    assert Operation.objects.get(kind="vm.from-rootfs").params["cold"] is True
+
+
 def test_creating_leads_to_the_operation(client: Client) -> None:
     response = client.post("/vms/new/", FORM, headers=htmx("form"))
     operation = Operation.objects.get(kind="vm.from-rootfs")

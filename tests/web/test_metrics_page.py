@@ -250,7 +250,7 @@ def test_many_vms_cost_no_more_queries(
 ) -> None:
     for _ in range(30):
         make_ready_vm(heartbeat=HEARTBEAT, heartbeat_at=timezone.now())
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         assert len(scrape(client)) > 30
 
 

@@ -17,11 +17,13 @@ from tests.factories import (
     make_drive,
     make_image,
     make_kernel,
+    make_pool,
     make_release,
     make_rootfs,
     make_snapshot,
     make_template,
     make_vm_snapshot,
+    make_warm_template,
     unique_name,
 )
 from tests.web.conftest import make_operation, make_ready_vm, make_vm_on
@@ -56,6 +58,8 @@ CASES: list[tuple[str, Callable[[], object]]] = [
     ("/storage/", make_snapshot),
     ("/storage/check/", make_snapshot),
     ("/images/", make_image),
+    ("/warm-templates/", make_warm_template),
+    ("/pools/", lambda: make_pool(ready=2)),
     ("/images/?q=a", make_image),
     ("/distributions/", make_image),
     ("/distributions/", make_kept_rootfs),

@@ -122,7 +122,7 @@ def _vm_that_is(state: State) -> VM:
         (State.CREATED, "It does not run.", True),
         (State.STOPPED, "It does not run.", True),
         (State.CRASHED, "It does not run.", True),
-        (State.SUSPENDED, "It does not run.", True),
+        (State.SUSPENDED, "It is suspended.", False),
         (State.STARTING, "It boots.", False),
         (State.RUNNING, "It boots.", False),
         (State.UNREACHABLE, "The guest does not answer.", False),
@@ -141,6 +141,23 @@ def test_what_is_not_ready_says_why_and_shows_its_console(
     assert f'data-state="{state}"' in page
     assert _told(page) is None
     assert f'data-log="/ws/vms/{vm.ref}/console"' in page
+
+
+def test_one_that_has_suspended_itself_says_how_it_wakes(client: Client) -> None:
+    vm = _vm_that_is(State.SUSPENDED)
+    assert "data-asleep" not in _page(client, vm)
+    VM.objects.update(saved_memory={"reason": "idle"}, idle_suspend_minutes=10)
+    page = _page(client, vm)
+    assert "It has suspended itself." in page
+    assert "data-asleep" in page
+    assert f'action="/vms/{vm.ref}/resume/"' in page
+
+
+def test_one_that_somebody_has_paused_is_unpaused_there(client: Client) -> None:
+    vm = _vm_that_is(State.PAUSED)
+    assert "Unpause" not in _page(client, vm), "it stands still for a moment"
+    VM.objects.update(desired_state="paused")
+    assert f'action="/vms/{vm.ref}/unpause/"' in _page(client, vm)
 
 
 def test_the_state_is_fetched_alone_when_something_has_happened(

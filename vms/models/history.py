@@ -33,6 +33,14 @@ class Transition(models.Model):
         return f"{self.from_state or '∅'} → {self.to_state}"
 
 
+class Memory(models.TextChoices):
+    """Whose memory a start can go on from."""
+
+    SUSPENDED = "suspended", "its own, from when it was suspended"
+    CHECKPOINT = "checkpoint", "a checkpoint's"
+    WARM = "warm", "a warm template's"
+
+
 class Boot(NexusModel):
     """One start of a VM: with what, how long each part took, and how it ended."""
 
@@ -42,6 +50,10 @@ class Boot(NexusModel):
     hypervisor_version = models.CharField(max_length=40, blank=True)
     accelerator = models.CharField(max_length=10, blank=True)
     choice = models.CharField(max_length=300, blank=True, help_text="Why this hypervisor.")
+    resumed_from = models.CharField(max_length=10, choices=Memory.choices, blank=True)
+    resumed = models.CharField(
+        max_length=300, blank=True, help_text="From what it was resumed, or why it was booted."
+    )
     jailed = models.BooleanField(default=False, help_text="The VMM had no rights but its own.")
     kernel = models.ForeignKey(Kernel, null=True, on_delete=models.SET_NULL)
     handle = models.JSONField(default=dict, help_text="Process IDs and their start times.")

@@ -28,6 +28,20 @@ class VMSnapshot(NamedModel):
     )
     vcpu_count = models.PositiveIntegerField()
     mem_size_mib = models.PositiveIntegerField()
+    with_memory = models.BooleanField(
+        default=False, help_text="A checkpoint: VMs can go on from it."
+    )
+    memory_bytes = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="What its memory takes on the disk, once it is saved."
+    )
+    memory_of = models.JSONField(
+        default=dict, help_text="What the memory was saved by: hypervisor, version, accelerator."
+    )
+    for_forks = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="Taken for forks alone: it goes once all of them have gone on from it.",
+    )
     drives = models.ManyToManyField(Snapshot, through="SnapshotPart", related_name="vm_snapshots")
 
     class Meta:

@@ -21,6 +21,14 @@ def free_slot() -> int:
     return next(slot for slot in count(1) if slot not in taken)
 
 
+class VMs(models.QuerySet["VM"]):
+    """VMs, of whatever purpose: capacity, the supervisor and the storage know them all."""
+
+    def shown(self) -> VMs:
+        """Those that are somebody's: what people list, count, choose from and change."""
+        return self.filter(purpose=VM.Purpose.USE)
+
+
 class VM(NamedModel):
     """A microVM. Its ``state`` is written by ``states.move`` alone."""
 
@@ -39,6 +47,14 @@ class VM(NamedModel):
         RESTART = "restart", "restart it"
         STOP = "stop", "stop it"
 
+    class Purpose(models.TextChoices):
+        USE = "use", "somebody's"
+        WARM = "warm", "saved as a warm template"
+        POOL = "pool", "waiting in a pool"
+
+    purpose = models.CharField(
+        max_length=4, choices=Purpose.choices, default=Purpose.USE, editable=False, db_index=True
+    )
     state = models.CharField(
         max_length=12, choices=State.choices, default=State.CREATED, db_index=True
     )
@@ -113,6 +129,37 @@ class VM(NamedModel):
     source_snapshot = models.ForeignKey(
         "VMSnapshot", null=True, blank=True, on_delete=models.SET_NULL, related_name="clones"
     )
+    parent = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="children",
+        help_text="The VM that it was cloned or forked from.",
+    )
+    resume_from = models.ForeignKey(
+        "VMSnapshot",
+        null=True,
+        blank=True,
+        editable=False,
+        on_delete=models.SET_NULL,
+        related_name="to_resume",
+        help_text="The checkpoint whose memory its next start goes on from.",
+    )
+    saved_memory = models.JSONField(
+        default=dict, editable=False, help_text="Of a suspended VM: what is known of its memory."
+    )
+    idle_suspend_minutes = models.PositiveIntegerField(
+        null=True, blank=True, help_text="After so long without work it suspends itself."
+    )
+    active_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When it was last seen at work."
+    )
+    pool = models.ForeignKey(
+        "Pool", null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="vms"
+    )
+
+    objects = VMs.as_manager()
 
     class Meta:
         ordering = ["-created_at"]

@@ -8,7 +8,8 @@ from vms.capacity import host_capacity
 from vms.console import ConsolePage, read_console
 from vms.queries import counts_by_state
 from vms.services.drives import attach_drive, detach_drive, hotplug_problem, rollback_drive
-from vms.services.programs import admit_program, ready_vm
+from vms.services.forks import MAX_FORKS, discard_spent_checkpoints, fork_vm
+from vms.services.programs import start_program
 from vms.services.provisioning import (
     change_provisioning,
     clear_provisioning,
@@ -29,11 +30,21 @@ from vms.services.sessions import (
     type_into_session,
 )
 from vms.services.snapshots import (
+    checkpoint_vm,
     clone_vm,
     delete_vm_snapshot,
+    new_checkpoint,
     rename_vm_snapshot,
     rollback_vm,
     snapshot_vm,
+)
+from vms.services.suspension import (
+    is_asleep,
+    pause_vm,
+    ready_vm,
+    resume_vm,
+    suspend_vm,
+    unpause_vm,
 )
 from vms.services.upgrades import agent_outdated, upgrade_agent
 from vms.services.vms import (
@@ -51,14 +62,15 @@ from vms.services.vms import (
 from vms.shape import USUAL, Shape
 
 __all__ = [
+    "MAX_FORKS",
     "USUAL",
     "ConsolePage",
     "Shape",
-    "admit_program",
     "agent_outdated",
     "attach_drive",
     "balloon_vm",
     "change_provisioning",
+    "checkpoint_vm",
     "clear_provisioning",
     "clone_vm",
     "counts_by_state",
@@ -66,13 +78,18 @@ __all__ = [
     "delete_vm",
     "delete_vm_snapshot",
     "detach_drive",
+    "discard_spent_checkpoints",
     "find_session",
     "forget_session",
+    "fork_vm",
     "host_capacity",
     "hotplug_problem",
+    "is_asleep",
     "look_at_session",
+    "new_checkpoint",
     "new_name",
     "new_vm",
+    "pause_vm",
     "provisioning_of",
     "read_console",
     "ready_vm",
@@ -81,6 +98,7 @@ __all__ = [
     "rename_vm_snapshot",
     "replace_provisioning",
     "restart_vm",
+    "resume_vm",
     "rollback_drive",
     "rollback_vm",
     "run_script_again",
@@ -88,10 +106,13 @@ __all__ = [
     "signal_session",
     "snapshot_vm",
     "start_named_session",
+    "start_program",
     "start_session",
     "start_vm",
     "stop_vm",
+    "suspend_vm",
     "type_into_session",
+    "unpause_vm",
     "update_vm",
     "upgrade_agent",
     "wish",

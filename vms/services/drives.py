@@ -14,7 +14,7 @@ from vms.busy import require_idle
 from vms.drivers import driver_of
 from vms.models import VM, Attachment
 from vms.paths import vm_dir
-from vms.services.rules import open_rollback
+from vms.services.rules import open_rollback, require_no_memory
 from vms.states import AT_REST, State
 
 
@@ -33,6 +33,7 @@ def attach_drive(
     ``Conflict``: it is in a VM already, a second root drive, something works on VM or drive, or
     drives cannot come and go just now (``no-hotplug``).
     """
+    require_no_memory(vm, "get another drive")
     _require_pluggable(vm)
     holder = Attachment.objects.select_related("vm").filter(drive=drive).first()
     if holder:
@@ -74,6 +75,7 @@ def detach_drive(drive: Drive) -> Operation | None:
     if attachment is None:
         raise Conflict(f"The drive “{drive.name}” is not attached.", code="drive-not-attached")
     vm = attachment.vm
+    require_no_memory(vm, "lose a drive")
     _require_pluggable(vm, drive)
     drive_services.require_free(drive)
     if vm.state not in AT_REST:

@@ -10,11 +10,10 @@ from asgiref.sync import sync_to_async
 from guest_agent.files import FileInfo, Files, Unpacked
 from nexus_site.core import events
 from nexus_site.core.errors import Conflict, Invalid
-from nexus_site.core.ids import resolve
 from nexus_site.core.text import visible
 from vms.agents import GatewayAgent
 from vms.models import VM
-from vms.services.rules import require_ready
+from vms.services.suspension import ready_vm
 
 MAX_PATH = 200  # characters of a path that history keeps
 MAX_TEXT = 256 << 10  # bytes of a file that is edited
@@ -23,13 +22,6 @@ MAX_TEXT = 256 << 10  # bytes of a file that is edited
 async def files_of(ref: str) -> VMFiles:
     """The files of a VM, by name or ID. ``NotFound``; ``Conflict``, ``Retryable`` unless ready."""
     return VMFiles(await sync_to_async(ready_vm)(ref))
-
-
-def ready_vm(ref: str) -> VM:
-    """The VM, by name or ID, if its agent can be asked."""
-    vm = resolve(VM.objects.all(), ref)
-    require_ready(vm)
-    return vm
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from guest_agent.exec import Program
+import asyncio
+
+from channels.db import database_sync_to_async
+
+from guest_agent.exec import Execution, Program
 from nexus_site.core import events
-from nexus_site.core.ids import resolve
+from vms.agents import GatewayAgent
 from vms.models import VM
-from vms.services.rules import require_ready
 
 MAX_NAME = 100  # characters of a program's name that history keeps
 
 
-def ready_vm(ref: str) -> VM:
-    """The VM called ``ref``, whose agent may be asked now.
+async def start_program(vm: VM, program: Program) -> Execution:
+    """Start ``program`` on a VM that is ready; ``close`` what this returns.
 
-    Raises ``NotFound``, and ``Conflict`` or ``Retryable`` where the VM is not ready.
+    History says who ran what: the program's name, never its arguments, variables or input. That
+    is written while the agent is at work; what cannot be written down is ended again.
     """
-    vm = resolve(VM.objects.only("name", "state"), ref)  # all that is asked of it
-    require_ready(vm)
-    return vm
+    starting = asyncio.create_task(GatewayAgent(vm).start(program))
+    try:
+        await database_sync_to_async(events.append)("vm.exec", vm, program=name_of(program))
+        return await starting
+    except BaseException:
+        starting.add_done_callback(_end)
+        starting.cancel()
+        raise
 
 
-def admit_program(ref: str, program: Program) -> VM:
-    """The same, where ``program`` may be started now (``GatewayAgent.start``).
-
-    History says who ran what: the program's name, never its arguments, variables or input.
-    """
-    vm = ready_vm(ref)
-    events.append("vm.exec", vm, program=name_of(program))
-    return vm
+def _end(started: asyncio.Task[Execution]) -> None:
+    if not started.cancelled() and started.exception() is None:
+        started.result().close()
 
 
 def name_of(program: Program) -> str:

@@ -17,7 +17,7 @@ from nexus_site.core.operations import open_operation
 from vms.busy import require_free, require_idle
 from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
 from vms.services.provisioning import copy_provisioning
-from vms.services.rules import open_rollback, require_settled
+from vms.services.rules import open_rollback, require_memory, require_settled
 from vms.services.vms import new_name, new_vm
 from vms.shape import Shape, checked, shape_of
 
@@ -33,6 +33,27 @@ def snapshot_vm(vm: VM, *, name: str = "") -> Operation:
     """
     require_settled(vm)
     require_idle(vm)
+    return _open_snapshot(_new_snapshot(vm, name), f"Snapshot VM {vm.name}")
+
+
+@transaction.atomic
+def checkpoint_vm(vm: VM, *, name: str = "") -> Operation:
+    """The same with the VM's memory: VMs can go on from there. It goes on as it was.
+
+    Raises ``Conflict`` as ``snapshot_vm`` does, and unless the VM is ready, paused or suspended.
+    """
+    require_memory(vm, "A checkpoint")
+    require_idle(vm)
+    return _open_snapshot(new_checkpoint(vm, name), f"Checkpoint VM {vm.name}")
+
+
+def new_checkpoint(vm: VM, name: str = "", *, for_forks: bool = False) -> VMSnapshot:
+    """The rows of a new checkpoint of ``vm``, in the caller's transaction;
+    ``checkpoints.take`` makes it. Raises ``Conflict`` for a name that is taken."""
+    return _new_snapshot(vm, name, with_memory=True, for_forks=for_forks)
+
+
+def _new_snapshot(vm: VM, name: str, **kind: bool) -> VMSnapshot:
     attachments = list(vm.attachments.select_related("drive"))
     if not attachments:
         raise Conflict(f"The VM “{vm.name}” has no drives.", code="no-drives")
@@ -42,17 +63,25 @@ def snapshot_vm(vm: VM, *, name: str = "") -> Operation:
         parent=vm.head,
         vcpu_count=vm.vcpu_count,
         mem_size_mib=vm.mem_size_mib,
+        **kind,
     )
-    parts = [_add_part(snapshot, attachment) for attachment in attachments]
+    for attachment in attachments:
+        _add_part(snapshot, attachment)
     events.append("vm.snapshot_created", vm, snapshot=snapshot.ref, snapshot_name=snapshot.name)
+    return snapshot
+
+
+def _open_snapshot(snapshot: VMSnapshot, title: str) -> Operation:
+    vm = snapshot.vm
     return open_operation(
         "vm.snapshot",
-        f"Snapshot VM {vm.name}",
+        title,
         subject=vm,
         params={
             "vm": vm.ref,
             "vm_snapshot": snapshot.ref,
-            "snapshots": [part.ref for part in parts],
+            "snapshots": [part.ref for part in _parts(snapshot)],
+            "memory": snapshot.with_memory,
         },
     )
 
@@ -88,9 +117,10 @@ def rename_vm_snapshot(snapshot: VMSnapshot, name: str) -> VMSnapshot:
 @transaction.atomic
 def delete_vm_snapshot(snapshot: VMSnapshot) -> Operation:
     """Delete a snapshot and those of its drives; clones of it stay, its children become its
-    parent's. Raises ``Conflict`` while something works with it."""
+    parent's. Raises ``Conflict`` while something works with it, or VMs are to go on from it."""
     vm = snapshot.vm
     require_free(vm)
+    _require_nobody_goes_on(snapshot)
     for part in _parts(snapshot):
         drive_services.require_free(part.drive)
     deleting = VMSnapshot.objects.filter(pk=snapshot.pk, state=VMSnapshot.State.READY)
@@ -106,6 +136,17 @@ def delete_vm_snapshot(snapshot: VMSnapshot) -> Operation:
     )
 
 
+def _require_nobody_goes_on(snapshot: VMSnapshot) -> None:
+    names = list(snapshot.to_resume.values_list("name", flat=True))
+    if names:
+        raise Conflict(
+            f"VMs are to go on from “{snapshot.name}”: {', '.join(names[:20])}.",
+            hint=f"Start them, or delete them: nexusctl vm start {names[0]}",
+            code="vm-snapshot-needed",
+            extra={"vms": names},
+        )
+
+
 @transaction.atomic
 def rollback_vm(vm: VM, snapshot: VMSnapshot, *, stop: bool = False) -> Operation:
     """Give all drives of a VM what they held in one of its snapshots.
@@ -113,8 +154,8 @@ def rollback_vm(vm: VM, snapshot: VMSnapshot, *, stop: bool = False) -> Operatio
     A VM that runs is shut down before and started again after, as one operation, if ``stop``;
     else that is a ``Conflict``, as is a drive of the snapshot that is not in the VM any more.
     """
-    _require_own(vm, snapshot)
-    _require_ready(snapshot)
+    require_own(vm, snapshot)
+    require_ready(snapshot)
     parts = _parts(snapshot)
     there = set(vm.attachments.values_list("drive_id", flat=True))
     away = [part.drive.name for part in parts if part.drive_id not in there]
@@ -155,8 +196,8 @@ def clone_vm(
     guest is given what that of the VM is given now.
     """
     if snapshot is not None:
-        _require_own(vm, snapshot)
-        _require_ready(snapshot)
+        require_own(vm, snapshot)
+        require_ready(snapshot)
     else:
         require_settled(vm)
         require_idle(vm)
@@ -170,10 +211,9 @@ def clone_vm(
         reason=f"cloned from {vm.name}" + (f", snapshot {snapshot.name}" if snapshot else ""),
     )
     copy_provisioning(vm, clone)
-    if snapshot is not None:
-        VM.objects.filter(pk=clone.pk).update(source_snapshot=snapshot)
+    VM.objects.filter(pk=clone.pk).update(parent=vm, source_snapshot=snapshot)
     places = snapshot.parts.all() if snapshot else vm.attachments.all()
-    drives = _copy_attachments(clone, list(places))
+    drives = copy_attachments(clone, list(places))
     return open_operation(
         "vm.clone",
         f"Clone VM {vm.name} as {clone.name}",
@@ -187,7 +227,7 @@ def clone_vm(
     )
 
 
-def _copy_attachments(clone: VM, places: Sequence[Attachment | SnapshotPart]) -> list[Drive]:
+def copy_attachments(clone: VM, places: Sequence[Attachment | SnapshotPart]) -> list[Drive]:
     """Rows of new drives in ``clone``, for each place a drive has in a VM or in a snapshot."""
     if not places:
         raise Conflict("A VM without drives cannot be cloned.", code="no-drives")
@@ -236,7 +276,8 @@ def _free_snapshot_name(name: str, *, required: bool = False) -> str:
     return name
 
 
-def _require_own(vm: VM, snapshot: VMSnapshot) -> None:
+def require_own(vm: VM, snapshot: VMSnapshot) -> None:
+    """Raise ``Conflict`` where the snapshot is another VM's."""
     if snapshot.vm_id != vm.pk:
         raise Conflict(
             f"“{snapshot.name}” is a snapshot of the VM “{snapshot.vm.name}”.",
@@ -246,7 +287,8 @@ def _require_own(vm: VM, snapshot: VMSnapshot) -> None:
         )
 
 
-def _require_ready(snapshot: VMSnapshot) -> None:
+def require_ready(snapshot: VMSnapshot) -> None:
+    """Raise ``Conflict`` while it is being made or deleted."""
     if snapshot.state != VMSnapshot.State.READY:
         raise Conflict(
             f"The snapshot “{snapshot.name}” is {snapshot.state}.", code="vm-snapshot-busy"

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Unpack, cast
 
 from django.db import transaction
+from django.utils import timezone
 
 from drives import services as drive_services
 from drives.models import Drive, Snapshot
@@ -38,6 +39,8 @@ from vms.shape import ANY_TIME, Shape, checked, new_shape, shape_of
 from vms.states import ALIVE, AT_REST, Desired, State
 from vms.transitions import move, record_creation
 
+_STOPPABLE = ALIVE | {State.STARTING, State.SUSPENDED}
+
 
 @transaction.atomic
 def create_vm(
@@ -47,6 +50,7 @@ def create_vm(
     drive: str = "",
     kernel: str = "",
     start: bool = False,
+    cold: bool = False,
     provisioning: Wanted | None = None,
     **shape: Unpack[Shape],
 ) -> Operation:
@@ -75,7 +79,13 @@ def create_vm(
         "vm.create",
         f"Create VM {name}",
         subject=vm,
-        params={"vm": vm.ref, "drive": root.ref, "new_drive": bool(image), "start": start},
+        params={
+            "vm": vm.ref,
+            "drive": root.ref,
+            "new_drive": bool(image),
+            "start": start,
+            "cold": cold,
+        },
     )
 
 
@@ -87,10 +97,13 @@ def new_vm(name: str, *, shape: Shape, kernel: Kernel | None = None, reason: str
 
 
 @transaction.atomic
-def start_vm(vm: VM, *, reason: str = "start requested", attempt: int = 0) -> Operation:
+def start_vm(
+    vm: VM, *, cold: bool = False, reason: str = "start requested", attempt: int = 0
+) -> Operation:
     """Start a VM that has no VMM. Raises ``Conflict`` when it runs, or is busy otherwise.
 
-    ``attempt``: which one in a row of its restart policy this is; 0 for a person's.
+    ``cold``: its guest boots, whatever memory it could go on from. ``attempt``: which one in a row
+    of its restart policy this is; 0 for a person's.
     """
     if vm.state not in AT_REST:
         raise Conflict(
@@ -102,7 +115,8 @@ def start_vm(vm: VM, *, reason: str = "start requested", attempt: int = 0) -> Op
     _require_root_drive(vm)
     check_size(vm.vcpu_count, vm.mem_size_mib)
     require_usable(vm.hypervisor)
-    operation = open_operation("vm.start", f"Start VM {vm.name}", subject=vm, params={"vm": vm.ref})
+    params = {"vm": vm.ref, "cold": cold}
+    operation = open_operation("vm.start", f"Start VM {vm.name}", subject=vm, params=params)
     wish(vm, Desired.RUNNING)
     restarts.begin(vm, attempt)
     with events.acting(events.current_actor(), operation):
@@ -114,11 +128,12 @@ def start_vm(vm: VM, *, reason: str = "start requested", attempt: int = 0) -> Op
 def stop_vm(vm: VM, *, force: bool = False, reason: str = "") -> Operation:
     """Shut a VM down: the agent first, then the power button, then (or with ``force``) kill.
 
-    One at rest that its restart policy would start again stays as it is.
+    One at rest that its restart policy would start again stays as it is; a suspended one gives
+    its memory up.
     """
     stuck = vm.state == State.STOPPING and not operations_on(vm).exists()
     rests = vm.state in AT_REST and vm.restart_at is not None
-    if not stuck and not rests and vm.state not in ALIVE | {State.STARTING}:
+    if not stuck and not rests and vm.state not in _STOPPABLE:
         raise Conflict(
             f"The VM “{vm.name}” is {vm.state}; there is nothing to stop.", code="vm-not-running"
         )
@@ -243,6 +258,8 @@ def update_vm(vm: VM, **wanted: Unpack[Shape]) -> VM:
         require_rest(vm, "be changed")
     for name, value in changes.items():
         setattr(vm, name, value)
+    if changes.get("idle_suspend_minutes"):
+        VM.objects.filter(pk=vm.pk).update(active_at=timezone.now())  # it counts from now
     if changes:
         vm.save(update_fields=list(changes))
         events.append("vm.changed", vm, **changes)

@@ -23,7 +23,7 @@ from vms.states import AT_REST
 
 
 def _vm(ref: str) -> VM:
-    return resolve(VM.objects.all(), ref)
+    return resolve(VM.objects.shown(), ref)
 
 
 @require_POST

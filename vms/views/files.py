@@ -28,8 +28,9 @@ from vms.agents import GatewayAgent
 from vms.files_paths import cleaned, encoded, inside, path_of
 from vms.files_texts import TextFile, read_text, unwritten
 from vms.models import VM
-from vms.services.files import VMFiles, ready_vm
+from vms.services.files import VMFiles
 from vms.services.rules import require_ready
+from vms.services.suspension import ready_vm
 from vms.views.frame import FRAME_FRAGMENTS, frame
 
 FRAGMENT = "vms-files"
@@ -38,6 +39,7 @@ A_PAGE = 200  # names
 LATEST = 253_402_300_799  # seconds: the end of the year 9999
 TYPES = {"directory": stat.S_IFDIR, "link": stat.S_IFLNK, "file": stat.S_IFREG}
 TYPES |= {"fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK, "device": stat.S_IFCHR}
+AWAY = frozenset({"vm-not-ready", "vm-suspended", "vm-paused"})  # its files come back
 ICONS = {"directory": "folder", "link": "link", "file": "file"}
 
 
@@ -106,7 +108,8 @@ def _shown(request: Request, ref: str, context: dict[str, Any]) -> HttpResponse:
         context |= async_to_sync(_look)(vm, path, path_of(request, "after"))
     except NexusError as error:
         context["error"] = error
-        status = 200 if error.code == "vm-not-ready" else error.status
+        context["away"] = error.code in AWAY
+        status = 200 if context["away"] else error.status
     return render_page(request, "vms/files.html", context, fragments=FRAGMENTS, status=status)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 
 from django.db.models import QuerySet
 from django.http import HttpResponse
@@ -15,10 +15,12 @@ from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operations
 from vms import queries, services
 from vms.choice import expectation
+from vms.lineage import lineage
 from vms.models import VM, Transition
 from vms.services.metrics import usage_of, with_usage
 from vms.states import State
 from vms.views.frame import FRAME_FRAGMENTS, console_end, frame, with_launch
+from vms.waterfall import waterfall
 
 COLUMNS = {
     "name": Column("Name", "name"),
@@ -40,6 +42,7 @@ DETAIL_FRAGMENTS = (
     "vms/_usage.html",
     "vms/_facts.html",
     "vms/_snapshots.html",
+    "vms/_lineage.html",
     "vms/_history.html",
     "vms/_drives.html",
     "vms/_boots.html",
@@ -52,7 +55,7 @@ DETAIL_FRAGMENTS = (
 @page()
 def vm_list(request: Request) -> HttpResponse:
     """VMs, and above them those that are being set up."""
-    rows = with_usage(with_launch(queries.vm_list()))
+    rows = with_usage(with_launch(queries.vm_list().shown()))
     listing = Listing(request, rows, columns=COLUMNS, sort="-created", states=State.values)
     context = {"area": "vms", "listing": listing, "setting_up": _setting_up(listing)}
     return render_page(request, "vms/list.html", context, fragments=LIST_FRAGMENTS)
@@ -69,6 +72,8 @@ def detail(request: Request, ref: str) -> HttpResponse:
         "usage": partial(usage_of, vm),
         "boot": boots[0] if boots else None,
         "boots": boots[:8],
+        "bars": partial(waterfall, vm, boots[:8]),
+        "lines_of_family": partial(lineage, vm),
         "history": History(vm),
         "operations": _operations_of(vm)[:8],
         "next_start": expectation(vm.hypervisor),
@@ -108,18 +113,28 @@ def _why_no_plug(vm: VM) -> str:
 
 
 class History:
-    """The newest moves of a VM, newest first, and whether there are more; read when shown."""
+    """The newest moves of a VM, newest first; read when shown, and once."""
 
     def __init__(self, vm: VM) -> None:
         self._rows = Transition.objects.filter(vm=vm).order_by("-number")
 
-    @property
+    @cached_property
     def moves(self) -> list[Transition]:
         return list(self._rows[:HISTORY_SHOWN])
 
     @property
     def last_trouble(self) -> Transition | None:
-        """The move that brought the VM where it is, if that is ``crashed`` or ``failed``."""
-        last = self._rows.first()
-        bad = last is not None and last.to_state in (State.CRASHED, State.FAILED)
-        return last if bad else None
+        """The move that brought the VM where it is, if that is ``crashed`` or ``failed``, or
+        suspended still, since it could not be resumed."""
+        if not self.moves:
+            return None
+        last = self.moves[0]
+        again = (last.from_state, last.to_state) == (State.STARTING, State.SUSPENDED)
+        return last if again or last.to_state in (State.CRASHED, State.FAILED) else None
+
+    @property
+    def suspension(self) -> Transition | None:
+        """How it was suspended last, as far as that is shown."""
+        ways = (State.READY, State.PAUSED)
+        found = (m for m in self.moves if m.to_state == State.SUSPENDED and m.from_state in ways)
+        return next(found, None)

@@ -131,7 +131,7 @@ def _file(vm: VM, ref: str) -> ProvisionedFile:
 
 
 def _vm(ref: str) -> VM:
-    return resolve(VM.objects.all(), ref)
+    return resolve(VM.objects.shown(), ref)
 
 
 def _url(vm: VM) -> str:

@@ -50,7 +50,7 @@ def detail(request: Request, ref: str) -> HttpResponse:
 @page("operate")
 def take(request: Request, ref: str) -> HttpResponse:
     """A snapshot of all drives of a VM."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
 
     def submit(data: dict[str, Any]) -> HttpResponse:
         operation = services.snapshot_vm(vm, name=data["name"])
@@ -149,7 +149,7 @@ def delete(request: Request, ref: str) -> HttpResponse:
 @page("operate")
 def clone(request: Request, ref: str) -> HttpResponse:
     """Another VM like this one: as it is now, or as in one of its snapshots (``?snapshot=``)."""
-    vm = resolve(VM.objects.all(), ref)
+    vm = resolve(VM.objects.shown(), ref)
 
     def submit(data: dict[str, Any]) -> HttpResponse:
         operation = services.clone_vm(vm, **data)
