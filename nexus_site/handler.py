@@ -10,19 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
+from django.core.signals import request_started
+from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.urls import ResolverMatch, get_resolver
 from servestatic.middleware import ServeStaticMiddleware
 
 IDLE = 8  # threads that wait for the next request; more are made as requests come
+PATHS, LONG = 1024, 200  # how many paths are remembered, and from how many characters on not
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+
+def _look_up(path: str) -> ResolverMatch:
+    return get_resolver().resolve(path)
+
+
+_resolve = lru_cache(PATHS)(_look_up)
 
 
 class Handler(ASGIHandler):
@@ -35,7 +47,21 @@ class Handler(ASGIHandler):
     def load_middleware(self, is_async: bool = False) -> None:
         """The synchronous stack, and before it the static files, which need no thread."""
         super().load_middleware(is_async=False)
+        for receiver in (reset_queries, close_old_connections):
+            request_started.disconnect(receiver)
         self._answer: Answer = ServeStaticMiddleware(sync_to_async(self.get_response))
+
+    def get_response(self, request: HttpRequest) -> HttpResponseBase:
+        """The same, and what Django would do in a thread of its own before each request."""
+        reset_queries()
+        close_old_connections()
+        return super().get_response(request)
+
+    def resolve_request(self, request: HttpRequest) -> ResolverMatch:
+        """Where the request goes; the same paths come again and again."""
+        path = request.path_info
+        request.resolver_match = match = _resolve(path) if len(path) < LONG else _look_up(path)
+        return match
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         """The response, from where it is to be had."""

@@ -21,6 +21,7 @@ from django.utils import timezone
 from nexus_site.core import events
 from nexus_site.core.errors import Denied
 from nexus_site.core.models import Setting, Token
+from nexus_site.core.prepared import Prepared
 
 PREFIX = "nxt_"
 OPERATOR = "operator"
@@ -75,15 +76,17 @@ def revoke_token(token: Token) -> None:
 def caller_of_token(secret: str) -> Caller | None:
     """Whoever holds the token; None when it is unknown, expired or revoked."""
     now = timezone.now()
-    try:
-        token = Token.objects.get(hash=_digest(secret), revoked_at=None)
-    except Token.DoesNotExist:
+    token = _VALID.find(_digest(secret))
+    if token is None:
         return None
     if token.expires_at is not None and token.expires_at <= now:
         return None
     if token.last_used_at is None or now - token.last_used_at > timedelta(minutes=1):
         Token.objects.filter(pk=token.pk).update(last_used_at=now)
     return Caller(f"token:{token.name}", token.scope)
+
+
+_VALID = Prepared(lambda: Token.objects.filter(revoked_at=None), "hash", "")
 
 
 def caller_of_user(user: AbstractBaseUser | AnonymousUser) -> Caller | None:

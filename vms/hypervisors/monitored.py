@@ -223,8 +223,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _monitor_program() -> str:
     """The monitor as Python has compiled it, where it has: that starts a quarter sooner."""
-    compiled = importlib.util.cache_from_source(monitor.__file__)
-    return compiled if os.path.exists(compiled) else monitor.__file__
+    compiled = Path(importlib.util.cache_from_source(monitor.__file__))
+    return str(compiled) if compiled.exists() else monitor.__file__
 
 
 def _run(command: list[str], files: Sequence[int]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import models, transaction
 
 from nexus_site.core.errors import Conflict, Retryable
-from nexus_site.core.ids import resolve
+from nexus_site.core.ids import decode, is_id, resolve
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
+from nexus_site.core.prepared import Prepared
 from vms import restarts
 from vms.busy import require_free, require_idle
 from vms.live_drives import is_paused
@@ -89,7 +90,7 @@ def ready_vm(ref: str, *, wake: bool = True) -> VM:
     Raises ``NotFound``, and ``Conflict`` or ``Retryable`` where the VM is not ready. Without
     ``wake`` one that has suspended itself is a ``Conflict`` (code "vm-asleep").
     """
-    vm = resolve(VM.objects.shown().only("name", "state", "saved_memory"), ref)
+    vm = _asked(ref)
     if vm.state == State.READY:
         return vm
     if is_asleep(vm):
@@ -103,6 +104,20 @@ def ready_vm(ref: str, *, wake: bool = True) -> VM:
     elif not is_waking(vm):
         require_ready(vm)
     return vm
+
+
+def _asked(ref: str) -> VM:
+    """The VM with no more than `ready_vm` and its callers ask."""
+    vm = _BY_ID.find(int(decode(ref))) if is_id(ref) else _BY_NAME.find(ref.lower())
+    return vm or resolve(_asked_rows(), ref)
+
+
+def _asked_rows() -> models.QuerySet[VM]:
+    return VM.objects.shown().only("name", "state", "saved_memory")
+
+
+_BY_ID = Prepared(_asked_rows, "pk", 1)
+_BY_NAME = Prepared(_asked_rows, "name", "")
 
 
 def is_asleep(vm: VM) -> bool:
