@@ -80,6 +80,8 @@ def forward(client: Client, vm: str, forwards: Sequence[Forward]) -> None:
             for key, _ in selector.select():
                 with contextlib.suppress(OSError):  # it has left already
                     peer, _ = key.data.listener.accept()
+                    peer.setblocking(True)
+                    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     carrying = (client, vm, key.data, peer)
                     threading.Thread(target=_carry, args=carrying, daemon=True).start()
 
@@ -111,8 +113,6 @@ class _Connection:
 
     def run(self, url: str) -> None:
         """Until both have said all, or ``peer`` has left; ``Failure`` for what else ends it."""
-        self._peer.setblocking(True)
-        self._peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self._follow()
         except _Left:

@@ -65,8 +65,8 @@ def forward(app: App, vm: str, address: str, wishes: tuple[Wish, ...]) -> None:
     if not ip_address(address).is_loopback:
         output.note(f"Whoever reaches {address} reaches these ports of “{vm}”, without a token.")
     with forwarding.listening(address, wishes) as forwards:
-        _show(app, vm, forwards)
         try:
+            _show(app, vm, forwards)
             forwarding.forward(app.client, vm, forwards)
         except KeyboardInterrupt:
             output.note("")  # after the terminal's ^C

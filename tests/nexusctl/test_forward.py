@@ -68,6 +68,13 @@ def to_the_end(sock: socket.socket) -> bytes:
     return said
 
 
+def ended(sock: socket.socket) -> None:
+    """Say that this is all, and wait until the other end has said so too."""
+    sock.shutdown(socket.SHUT_WR)
+    assert to_the_end(sock) == b""
+    sock.close()
+
+
 def done(peer: Peer) -> None:
     peer.send(CLOSE, (1000).to_bytes(2))
 
@@ -98,8 +105,7 @@ def test_a_connection_is_a_websocket_and_its_ends_are_passed_on() -> None:
         with running.connect(running.ports[0]) as sock:
             sock.sendall(b"hello")
             assert sock.recv(100) == b"hello"
-            sock.shutdown(socket.SHUT_WR)
-            assert to_the_end(sock) == b""
+            ended(sock)
         assert running.interrupt() == (0, "Ctrl-C ends it.\n\n")
     assert asked == [("/ws/vms/hello/ports/80", "Bearer nxt_test")]
 
@@ -150,7 +156,7 @@ def test_several_ports_and_connections_at_once() -> None:
             sock.sendall(b"%d" % number)
         for number, sock in enumerate(socks):
             assert sock.recv(100) == b"%d" % number
-            sock.close()
+            ended(sock)
         assert running.interrupt()[0] == 0
     assert sorted(paths) == ["/ws/vms/hello/ports/443"] * 2 + ["/ws/vms/hello/ports/80"]
 
@@ -167,6 +173,7 @@ def test_a_refused_port_ends_that_connection_alone_and_is_told() -> None:
         with running.connect(port) as sock:
             sock.sendall(b"again")
             assert sock.recv(100) == b"again"
+            ended(sock)
         code, err = running.interrupt()
     assert code == 0
     assert f"✗ 127.0.0.1:{port}: Nothing in the VM takes connections on port 80.\n" in err
