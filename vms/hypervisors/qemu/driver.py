@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ from vms.hypervisors.qemu.binary import QemuBinary, find_qemu
 from vms.hypervisors.qemu.command import (
     AGENT_SOCKET,
     BALLOON,
-    QMP_SOCKET,
     Memory,
     command_line,
     kernel_file,
@@ -108,10 +107,9 @@ class Qemu:
         handle = monitored.start(vm_dir, argv, self.binary.environment, accelerator)
         try:
             if saved is None:
-                _wait_for(handle, "running")
+                _talk(handle, lambda: qmp.wait_for_status(vm_dir, "running", START_SECONDS))
             else:
-                _wait_for(handle, "inmigrate")
-                _load(handle, saved)
+                _talk(handle, lambda: saved.load(vm_dir))
         except BaseException:
             monitored.kill(handle)
             monitored.forget(vm_dir)
@@ -221,31 +219,20 @@ def _memory_for(saved: Snapshot, spec: VmmSpec) -> Iterator[Memory]:
             yield Memory(path, shared=True)
 
 
-def _wait_for(handle: Handle, status: str) -> None:
-    """Return when QEMU says that this is the guest's status. Raises Broken when that fails."""
+def _talk(handle: Handle, conversation: Callable[[], None]) -> None:
+    """Have this conversation as soon as QEMU listens. Raises Broken when it fails."""
     deadline = time.monotonic() + START_SECONDS
-    socket = handle.vm_dir / QMP_SOCKET
-    while time.monotonic() < deadline:
+    while True:
         _require_alive(handle)
         try:
-            if socket.exists() and qmp.status(handle.vm_dir) == status:
-                return
-        except Retryable:
-            pass  # not listening yet, or just ended: the next round tells
+            return conversation()
+        except Retryable as error:
+            if error.code != qmp.NOBODY or time.monotonic() > deadline:
+                if monitored.wait(handle, END_SECONDS) is not None:
+                    _require_alive(handle)
+                text = "QEMU did not start the guest."
+                raise monitored.launch_failed(handle.vm_dir, text, error.detail) from error
         time.sleep(monitored.POLL_SECONDS)
-    raise monitored.launch_failed(
-        handle.vm_dir, f"QEMU did not start the guest within {START_SECONDS:.0f} s."
-    )
-
-
-def _load(handle: Handle, saved: Snapshot) -> None:
-    try:
-        saved.load(handle.vm_dir)
-    except Retryable as error:
-        if monitored.wait(handle, END_SECONDS) is not None:
-            _require_alive(handle)
-        text = "QEMU did not load the guest's saved state."
-        raise monitored.launch_failed(handle.vm_dir, text, error.detail) from error
 
 
 def _require_alive(handle: Handle) -> None:

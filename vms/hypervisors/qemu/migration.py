@@ -7,10 +7,8 @@ that is a file that QEMU shares; on the way in it is wherever QEMU has it alread
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from qemu.qmp import QMPClient
 
@@ -19,7 +17,6 @@ from vms.hypervisors.qemu import qmp
 
 SAVE_SECONDS = LOAD_SECONDS = 1800.0  # for the memory of the largest VM on a slow disk
 FILE = "state"
-POLL_SECONDS = 0.002
 NO_LIMIT = 1 << 40  # bytes per second
 
 
@@ -31,7 +28,7 @@ def save(vm_dir: Path, fd: int, *, shared_memory: bool) -> None:
         await client.execute("migrate-set-parameters", {"max-bandwidth": NO_LIMIT})
         await client.execute("migrate", {"uri": f"fd:{FILE}"})
         over = {"completed", "failed", "cancelled"}
-        return await _until(client, "query-migrate", lambda now: now.get("status") in over)
+        return await qmp.until(client, "query-migrate", lambda now: now.get("status") in over)
 
     try:
         ended = qmp.converse(vm_dir, conversation, SAVE_SECONDS)
@@ -48,9 +45,10 @@ def load(vm_dir: Path, fd: int, *, shared_memory: bool) -> None:
     """
 
     async def conversation(client: QMPClient) -> None:
+        await qmp.until(client, "query-status", lambda now: now["status"] == "inmigrate")
         await _prepare(client, fd, shared_memory)
         await client.execute("migrate-incoming", {"uri": f"fd:{FILE}"})
-        await _until(client, "query-status", lambda now: now["status"] != "inmigrate")
+        await qmp.until(client, "query-status", lambda now: now["status"] != "inmigrate")
         await client.execute("cont")
 
     qmp.converse(vm_dir, conversation, LOAD_SECONDS)
@@ -65,13 +63,3 @@ async def _prepare(client: QMPClient, fd: int, shared_memory: bool) -> None:
     await client.execute("migrate-set-capabilities", {"capabilities": [wanted]})
     client.send_fd_scm(fd)
     await client.execute("getfd", {"fdname": FILE})
-
-
-async def _until(
-    client: QMPClient, query: str, over: Callable[[dict[str, Any]], bool]
-) -> dict[str, Any]:
-    while True:
-        answer = cast("dict[str, Any]", await client.execute(query))
-        if over(answer):
-            return answer
-        await asyncio.sleep(POLL_SECONDS)
