@@ -38,8 +38,8 @@ async def upgrade(
 
     Returns when the agent is about to be replaced. The caller then closes the connection and
     makes a new one; only its hello tells that the new agent runs. ``Retryable`` while programs
-    run or files are on their way that would be lost; ``Conflict`` (``agent-outdated``) for an
-    agent that cannot be replaced live.
+    run, files are on their way or connections to ports are open, which would be lost;
+    ``Conflict`` (``agent-outdated``) for an agent that cannot be replaced live.
     """
     path = binary or agent_path(connection.hello.arch)
     content = await asyncio.to_thread(path.read_bytes)

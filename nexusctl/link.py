@@ -1,4 +1,4 @@
-"""One websocket to a program in a VM: input that waits for room, output, and news."""
+"""One websocket into a VM: input that waits for room, output, and news."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nexusctl.websocket import BINARY, CLOSE, PING, PONG, TEXT, Websocket
 
 WINDOW = 256 * 1024  # bytes of input that the server takes before it says that it takes more
 PIECE = 32 * 1024
+DONE = 1000  # the close code of a socket that has nothing more to say
 LAST_WORDS = 1.0  # seconds for what waits to be sent at the end
 
 News = dict[str, Any]
@@ -51,14 +52,24 @@ class Link:
         return True
 
     def messages(self) -> Iterator[Output | News]:
-        """What the server says; raises ``OSError`` or ``HTTPException`` when it says no more."""
+        """What the server says of a program; raises ``OSError`` or ``HTTPException`` when it says
+        no more."""
+        for piece in self.pieces():
+            yield Output(piece[0], piece[1:]) if isinstance(piece, bytes) else piece
+        raise HTTPException("the socket was closed")
+
+    def pieces(self) -> Iterator[bytes | News]:
+        """What the server says, to the end of a socket that is closed because all was said; else
+        raises ``OSError`` or ``HTTPException``."""
         while True:
             message = self._socket.receive()
             if message.kind == BINARY:
-                yield Output(message.data[0], message.data[1:])
+                yield message.data
             elif message.kind == PING:
                 self._to_send.put((PONG, message.data))
             elif message.kind == CLOSE:
+                if message.code == DONE:
+                    return
                 raise HTTPException(f"the socket was closed with {message.code}")
             elif message.kind == TEXT:
                 news: News = json.loads(message.data)

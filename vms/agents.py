@@ -77,7 +77,10 @@ class GatewayStream:
     def reset(self) -> None:
         if not self._error:
             self._error = Retryable("The stream to the VM's agent was closed.", code="agent-reset")
-        self._writer.transport.abort()
+        if self._ended and self._finished_writing:
+            self._writer.transport.close()  # what was written is still on its way
+        else:
+            self._writer.transport.abort()
 
     async def _next_frame(self) -> bool:
         """Begin the next frame; False for the half-close. Raises what the gateway says."""

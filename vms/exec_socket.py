@@ -18,7 +18,7 @@ from vms.program_socket import ProgramConsumer, greeted
 class ExecConsumer(ProgramConsumer[Execution]):
     """One program for each socket; whoever closes it ends the program and its process group."""
 
-    async def open(self, ref: str, greeting: str) -> Execution:
+    async def open_channel(self, ref: str, greeting: str) -> Execution:
         wanted = greeted(ExecSocketIn, greeting)
         self._began = time.monotonic()
         program = wanted.program(stdin=wanted.stdin)

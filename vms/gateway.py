@@ -20,7 +20,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ MAX_REQUEST = MAX_HEADER + 1024
 MAX_STREAMS = 1024
 MAX_STREAMS_OF_VM = 128  # a connection carries 256: the supervisor's own calls find room
 
-PROGRAM = "exec"  # somebody waits for its end
-LOOKS = frozenset({"sessions"})  # is only looking, and no use of a VM
+HOLDS = frozenset({"exec", "connect"})  # use a VM until its guest has said all
+LOOKS = frozenset({"sessions"})  # are only looking, and no use of a VM
 
 AgentOf = Callable[[str], Awaitable[AgentConnection]]
 
@@ -54,7 +53,7 @@ class Gateway:
     def __init__(self, agent_of: AgentOf) -> None:
         self._agent_of = agent_of
         self._streams: Counter[str] = Counter()
-        self._programs: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
         self._used_at: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -72,9 +71,9 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def quiet_seconds(self, vm: str) -> float:
-        """Since somebody used the agent of this VM: 0 while a program runs for somebody,
-        infinity where nobody has."""
-        if self._programs[vm]:
+        """Since somebody used the agent of this VM: 0 while a program runs for somebody or a
+        connection to a port is open, infinity where nobody has."""
+        if self._held[vm]:
             return 0.0
         return time.monotonic() - self._used_at.get(vm, -math.inf)
 
@@ -99,29 +98,20 @@ class Gateway:
         vm, header = await self._read_request(reader)
         if len(self._tasks) > MAX_STREAMS or self._streams[vm] >= MAX_STREAMS_OF_VM:
             raise Retryable("Too much is going on with this VM's agent.", code="agent-busy")
-        used, program = header.get("op") not in LOOKS, header.get("op") == PROGRAM
+        use = _Use(vm, str(header.get("op")), self._held, self._used_at)
         self._streams[vm] += 1
-        self._programs[vm] += program
-        touch = partial(self._touch, vm) if used else _nothing
-        touch()
         try:
             agent = await self._agent_of(vm)
             stream = await agent.open_stream(header)
             try:
-                await _relay(reader, writer, stream, touch)
+                await _relay(reader, writer, stream, use)
             finally:
                 stream.reset()
         finally:
+            use.end()
             self._streams[vm] -= 1
-            self._programs[vm] -= program
-            for counter in (self._streams, self._programs):
-                if not counter[vm]:
-                    del counter[vm]
-            if program:
-                touch()
-
-    def _touch(self, vm: str) -> None:
-        self._used_at[vm] = time.monotonic()
+            if not self._streams[vm]:
+                del self._streams[vm]
 
     async def _read_request(self, reader: asyncio.StreamReader) -> tuple[str, dict[str, Any]]:
         try:
@@ -138,8 +128,29 @@ class Gateway:
         return vm, header
 
 
-def _nothing() -> None:
-    pass
+class _Use:
+    """What one stream, for the operation ``op``, is to the use of a VM."""
+
+    def __init__(self, vm: str, op: str, held: Counter[str], used_at: dict[str, float]) -> None:
+        self._vm, self._looks, self._holds = vm, op in LOOKS, op in HOLDS
+        self._held, self._used_at = held, used_at
+        if self._holds:
+            held[vm] += 1
+        self.touch()
+
+    def touch(self) -> None:
+        """Bytes have come or gone."""
+        if not self._looks:
+            self._used_at[self._vm] = time.monotonic()
+
+    def end(self) -> None:
+        """The guest has said all, or the stream is over; what it holds is held no more."""
+        if self._holds:
+            self._holds = False
+            self._held[self._vm] -= 1
+            if not self._held[self._vm]:
+                del self._held[self._vm]
+            self.touch()
 
 
 def _no_request() -> Invalid:
@@ -147,15 +158,12 @@ def _no_request() -> Invalid:
 
 
 async def _relay(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    stream: Stream,
-    touch: Callable[[], None],
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream, use: _Use
 ) -> None:
     """Carry bytes both ways until the client hangs up, which it does last, or one is lost."""
     both = [
-        asyncio.create_task(_to_guest(reader, stream, touch)),
-        asyncio.create_task(_to_client(stream, writer, touch)),
+        asyncio.create_task(_to_guest(reader, stream, use)),
+        asyncio.create_task(_to_client(stream, writer, use)),
     ]
     try:
         await asyncio.gather(*both)
@@ -165,9 +173,7 @@ async def _relay(
         await asyncio.gather(*both, return_exceptions=True)
 
 
-async def _to_guest(
-    reader: asyncio.StreamReader, stream: Stream, touch: Callable[[], None]
-) -> None:
+async def _to_guest(reader: asyncio.StreamReader, stream: Stream, use: _Use) -> None:
     while length := int.from_bytes(await reader.readexactly(LENGTH)):
         if length > MAX_FRAME:
             raise Invalid("A frame is too long.", code="bad-request")
@@ -176,7 +182,7 @@ async def _to_guest(
             if not data:
                 raise ConnectionResetError
             length -= len(data)
-            touch()
+            use.touch()
             await stream.write(data)
     stream.write_eof()
     if await reader.read(1):
@@ -184,13 +190,12 @@ async def _to_guest(
     raise ConnectionResetError  # the client has left, whatever else the guest may want to say
 
 
-async def _to_client(
-    stream: Stream, writer: asyncio.StreamWriter, touch: Callable[[], None]
-) -> None:
+async def _to_client(stream: Stream, writer: asyncio.StreamWriter, use: _Use) -> None:
     while data := await stream.read(PIECE):
-        touch()
+        use.touch()
         writer.write(len(data).to_bytes(LENGTH) + data)
         await writer.drain()
+    use.end()
     writer.write(bytes(LENGTH))
     await writer.drain()
 

@@ -1,9 +1,10 @@
 """VMs that suspend themselves: since when one has done no work, and what counts as work.
 
-Work is an operation on the VM, a program that somebody waits for, what goes to and from its agent,
-its sessions' output, and a CPU or a network that does more than an idle guest's. The supervisor
-asks ``is_due`` on its timer. What the sessions have written is noted after the last other work,
-and looked at again when the VM is due: a shell that waits for its next command has written no more.
+Work is an operation on the VM, a program that somebody waits for, an open connection to one of its
+ports, what goes to and from its agent, its sessions' output, and a CPU or a network that does more
+than an idle guest's. The supervisor asks ``is_due`` on its timer. What the sessions have written is
+noted after the last other work, and looked at again when the VM is due: a shell that waits for its
+next command has written no more.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def candidates() -> list[VM]:
 def is_due(vm: VM, quiet: float) -> bool:
     """Whether the VM has done no work for so long that it is to be suspended.
 
-    ``quiet``: seconds since somebody last used its agent, 0 while a program runs for somebody.
+    ``quiet``: seconds since somebody last used its agent, as ``Gateway.quiet_seconds`` has it.
     """
     active = _active_at(vm, quiet)
     if vm.active_at is None or active > vm.active_at:

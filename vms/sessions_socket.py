@@ -18,7 +18,7 @@ from vms.sessions_schemas import LookIn
 class SessionConsumer(ProgramConsumer[Attachment]):
     """One look at one session for each socket."""
 
-    async def open(self, ref: str, greeting: str) -> Attachment:
+    async def open_channel(self, ref: str, greeting: str) -> Attachment:
         wanted = greeted(LookIn, greeting)
         session_id = self.scope["url_route"]["kwargs"]["session_id"]
         vm = await database_sync_to_async(services.ready_vm)(ref, wake=wanted.wake)

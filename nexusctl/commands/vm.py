@@ -19,7 +19,7 @@ from nexusctl.app import (
     work_options,
     yes_option,
 )
-from nexusctl.commands import pool, suspension, vm_metrics, vm_provision, vm_snapshots
+from nexusctl.commands import pool, suspension, vm_forward, vm_metrics, vm_provision, vm_snapshots
 from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.commands.vm_cp import cp, ls
 from nexusctl.commands.vm_exec import exec_
@@ -93,7 +93,7 @@ def create(
 add_shortcuts(vm, "vm", "rootfs", "template", "image")
 for command in (
     *(*vm_snapshots.COMMANDS, *suspension.COMMANDS, *vm_metrics.COMMANDS, *vm_provision.COMMANDS),
-    *(exec_, cp, ls, session_, shell, agent_upgrade),
+    *(exec_, vm_forward.forward, cp, ls, session_, shell, agent_upgrade),
 ):
     vm.add_command(command)
 vm.add_command(pool.take, "from-pool")

@@ -22,7 +22,7 @@ from nexus_site.sockets import sockets
 from tests.factories import make_vm
 from tests.vms.fake_agents import PATIENCE, World, begin, end, say, take
 from tests.websockets import WebSocket
-from vms import program_socket
+from vms import stream_socket
 from vms.gateway import SOCKET
 from vms.models import VM
 from vms.states import State
@@ -172,7 +172,7 @@ async def test_a_greeting_that_is_none(
         ({"type": "resize", "rows": 0, "cols": 80}, "validation"),
         ({"type": "signal", "signal": "NOPE"}, "bad-signal"),
         ({"type": "signal", "signal": 99}, "bad-signal"),
-        (b"x" * (program_socket.WINDOW + 1), "bad-message"),
+        (b"x" * (stream_socket.WINDOW + 1), "bad-message"),
     ],
     ids=["unknown", "size", "signal", "number", "too much input"],
 )
@@ -215,7 +215,7 @@ async def test_another_site_s_page_is_refused(vm: VM) -> None:
 async def test_a_revoked_token_ends_the_program(
     world: World, vm: VM, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program_socket, "LOOK_AFTER", 0.05)
+    monkeypatch.setattr(stream_socket, "LOOK_AFTER", 0.05)
 
     async def wait(stream: Stream) -> None:
         await begin(stream)

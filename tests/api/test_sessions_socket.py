@@ -18,7 +18,7 @@ from tests.api.real_agents import RealAgent, real_agent
 from tests.factories import make_vm
 from tests.vms.fake_agents import PATIENCE
 from tests.websockets import WebSocket
-from vms import program_socket, services
+from vms import services, stream_socket
 from vms.models import VM
 from vms.states import State
 
@@ -275,7 +275,7 @@ async def test_who_may_not(vm: VM, scope: str | None, code: int) -> None:
 async def test_a_revoked_token_ends_the_look_alone(
     agent: RealAgent, vm: VM, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program_socket, "LOOK_AFTER", 0.05)
+    monkeypatch.setattr(stream_socket, "LOOK_AFTER", 0.05)
     await start(vm, "main", "sleep 60")
     async with Look(secret) as look:
         await look.attached()

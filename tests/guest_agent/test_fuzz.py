@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from guest_agent import ports
 from guest_agent.chunks import CHUNK, Kind
 from guest_agent.connection import AgentConnection
 from guest_agent.exec import Program
@@ -32,7 +33,7 @@ from .guests import HELLO, Guest, announcement, frame, header_bytes, pair
 SEED = int(os.environ.get("FUZZ_SEED", "7"))
 ROUNDS = 200
 MIB = 1 << 20
-MOST = 24 * MIB  # 16 streams of the guest and 6 of the host, each with a full window, and room
+MOST = 24 * MIB  # 16 streams of the guest and 7 of the host, each with a full window, and room
 HEARTBEAT = {
     "ok": True,
     "uptime": 12.5,
@@ -66,6 +67,7 @@ def conversation(chance: random.Random) -> list[bytes]:
         reply(5, _odd(chance, {"ok": True, "pid": 77}), output),
         reply(7, _odd(chance, {"ok": True, "sessions": []})),
         reply(9, _odd(chance, {"ok": True, "type": "file", "size": 5, "mode": 420, "mtime": 1})),
+        reply(11, _odd(chance, {"ok": True}), b"from a port"),
         frame(Type.PING, Flag.SYN, 0, 1),
         frame(Type.WINDOW_UPDATE, Flag.NONE, 1, 1000),
     ]
@@ -177,10 +179,21 @@ async def use(agent: AgentConnection) -> None:
     async def stat() -> None:
         await Files(agent).stat("/etc/motd")
 
-    calls = (heartbeat(), configure(), run(), sessions(), stat())
+    calls = (heartbeat(), configure(), run(), sessions(), stat(), use_port(agent))
     for outcome in await asyncio.gather(*calls, return_exceptions=True):
         if outcome is not None and not isinstance(outcome, NexusError):
             raise outcome
+
+
+async def use_port(agent: AgentConnection) -> None:
+    connection = await ports.connect(agent, 80, PATIENCE)
+    try:
+        await connection.write(b"to a port")
+        await connection.write_eof()
+        while await connection.read(WINDOW):
+            pass
+    finally:
+        connection.close()
 
 
 async def meet(said: bytes, chance: random.Random) -> str:

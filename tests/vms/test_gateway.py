@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import stat
@@ -248,6 +249,34 @@ async def echoes(vm: VM) -> None:
         assert await read_header(stream) == {"ok": True}
         await stream.write(b"hello")
         assert await stream.read_exactly(5) == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("op", "held", "used"),
+    [
+        ("exec", True, True),
+        ("connect", True, True),
+        ("read", False, True),
+        ("sessions", False, False),
+    ],
+)
+async def test_what_keeps_a_vm_in_use_and_until_when(
+    world: World, vm: VM, op: str, held: bool, used: bool
+) -> None:
+    await world.add(vm, echo)
+    gateway = world.gateway
+    assert gateway.quiet_seconds(vm.ref) == math.inf
+    stream = await GatewayAgent(vm).open_stream({"op": op})
+    async with asyncio.timeout(PATIENCE):
+        assert await read_header(stream) == {"ok": True}
+        assert (gateway.quiet_seconds(vm.ref) == 0.0) is held
+        stream.write_eof()
+        assert await stream.read() == b""
+    assert gateway.quiet_seconds(vm.ref) != 0.0, "the guest has said all"
+    assert (gateway.quiet_seconds(vm.ref) < PATIENCE) is used
+    stream.reset()
+    await until(lambda: not gateway._streams)
+    assert not gateway._held
 
 
 async def test_streams_of_a_vm_are_bounded_and_others_are_not_hurt(

@@ -99,6 +99,7 @@ def test_the_page_shows_what_the_agent_said(client: Client) -> None:
     for text in ("Alpine Linux v3.23", "78 MiB of 480 MiB", "0.50", "said hello after 6.0 s"):
         assert text in html
     assert "Emulated, without KVM" in html
+    assert 'data-copy="nexusctl vm forward hello 8080"' in html
 
 
 def test_the_console_is_shown_without_control_sequences(client: Client) -> None:

@@ -9,6 +9,7 @@ from vms.console import ConsolePage, read_console
 from vms.queries import counts_by_state
 from vms.services.drives import attach_drive, detach_drive, hotplug_problem, rollback_drive
 from vms.services.forks import MAX_FORKS, discard_spent_checkpoints, fork_vm
+from vms.services.ports import connect_to_port
 from vms.services.programs import start_program
 from vms.services.provisioning import (
     change_provisioning,
@@ -73,6 +74,7 @@ __all__ = [
     "checkpoint_vm",
     "clear_provisioning",
     "clone_vm",
+    "connect_to_port",
     "counts_by_state",
     "create_vm",
     "delete_vm",

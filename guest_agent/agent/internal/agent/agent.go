@@ -37,6 +37,7 @@ type Agent struct {
 	configuring sync.Mutex
 	programs    atomic.Int32 // that run for the host
 	transfers   atomic.Int32 // of files that are on their way
+	connections atomic.Int32 // to ports of the guest
 	leaving     atomic.Bool  // another agent is about to take over
 	sessions    sessions.Table
 	frost       atomic.Pointer[frost] // nil while nothing is frozen

@@ -10,6 +10,7 @@ import (
 var operations = map[string]func(*Agent, *call) error{
 	"attach":    (*Agent).attach,
 	"configure": (*Agent).configure,
+	"connect":   (*Agent).connect,
 	"disk":      (*Agent).disk,
 	"echo":      (*Agent).echo,
 	"exec":      (*Agent).exec,

@@ -55,8 +55,8 @@ func (a *Agent) upgrade(c *call) error {
 
 // install puts the binary in its place, unless something would be lost with this agent.
 func (a *Agent) install(from io.Reader, size int64, sum string) (path string, err error) {
-	if n := a.programs.Load() + a.transfers.Load(); n > 0 {
-		return "", refusal{"busy", "programs and transfers that would be lost are under way: " + strconv.Itoa(int(n))}
+	if n := a.programs.Load() + a.transfers.Load() + a.connections.Load(); n > 0 {
+		return "", refusal{"busy", "programs, transfers and connections that would be lost are under way: " + strconv.Itoa(int(n))}
 	}
 	path = a.System.Path(Path)
 	fresh, err := files.Begin(files.Wish{Path: path, Mode: new(uint32(0o755)), Parents: true})
