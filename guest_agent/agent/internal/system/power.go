@@ -52,8 +52,12 @@ func askInit(mode Mode) {
 		if _, err := os.Stat(command); err != nil {
 			continue
 		}
-		pid, err := syscall.ForkExec(command, []string{command}, &syscall.ProcAttr{
-			Env: os.Environ(), Files: []uintptr{0, 1, 2},
+		var pid int
+		var err error
+		Exactly(func() {
+			pid, err = syscall.ForkExec(command, []string{command}, &syscall.ProcAttr{
+				Env: os.Environ(), Files: []uintptr{0, 1, 2},
+			})
 		})
 		if err != nil {
 			continue
