@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vms.models import VM, VMSnapshot
+from vms.services.upgrades import fork_problem
 from vms.states import ALIVE, AT_REST, WITH_VMM, State
 
 _STOPPABLE = ALIVE | {State.STARTING, State.SUSPENDED}
@@ -25,7 +26,9 @@ def why_not(vm: VM, verb: str) -> str:
     """
     if verb in _FROM:
         states, who = _FROM[verb]
-        return "" if vm.state in states else f"It is {vm.state}; only {who} VM can be."
+        if vm.state not in states:
+            return f"It is {vm.state}; only {who} VM can be."
+        return fork_problem(vm) if states is _MEMORY else ""
     if verb == "start":
         if vm.state not in AT_REST:
             return f"It is {vm.state}; only a VM at rest can be started."
