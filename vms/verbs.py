@@ -25,10 +25,7 @@ def why_not(vm: VM, verb: str) -> str:
     have the last word; this only spares people a refusal.
     """
     if verb in _FROM:
-        states, who = _FROM[verb]
-        if vm.state not in states:
-            return f"It is {vm.state}; only {who} VM can be."
-        return fork_problem(vm) if states is _MEMORY else ""
+        return _why_not_from(vm, verb)
     if verb == "start":
         if vm.state not in AT_REST:
             return f"It is {vm.state}; only a VM at rest can be started."
@@ -45,6 +42,13 @@ def why_not(vm: VM, verb: str) -> str:
         if vm.state in (State.STARTING, State.STOPPING):
             return f"It is {vm.state}; wait until it runs or is at rest."
     return ""
+
+
+def _why_not_from(vm: VM, verb: str) -> str:
+    states, who = _FROM[verb]
+    if vm.state not in states:
+        return f"It is {vm.state}; only {who} VM can be."
+    return fork_problem(vm) if verb in ("checkpoint", "fork") else ""
 
 
 def why_not_snapshot(snapshot: VMSnapshot) -> str:
