@@ -25,8 +25,9 @@ TEMPLATE = {
     "init": "none",
     "size_mib": 512,
 }
-MAKE_ID = "tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id"  # there is no init to do so
 LINES = "/root/lines"
+#: There is no init to make a machine ID.
+PREPARE = f"tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id; : > {LINES}"
 PROGRAM = f"""
 import itertools, os, random, time
 for count in itertools.count(1):
@@ -51,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.ctl("rootfs", "download", "debian", "bookworm")
         server.ctl("template", "import", str(file))
         server.ctl("vm", "from-template", "python", "--name", "work", "--memory", "128")
-        server.ctl("vm", "exec", "work", "--", "sh", "-c", MAKE_ID)
+        server.ctl("vm", "exec", "work", "--", "sh", "-c", PREPARE)
         begun = server.run("vm", "exec", "--detach", "work", "--", "python3", "-c", PROGRAM)
         assert begun.returncode == 0, begun.stderr
         yield server
