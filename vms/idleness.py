@@ -33,7 +33,7 @@ NETWORK = 1024.0  # bytes in a second
 
 Output = frozenset[tuple[str, int]]
 
-_noted: dict[int, tuple[datetime | None, Output]] = {}  # of each VM: after which work, and what
+_noted: dict[int, tuple[datetime | None, Output]] = {}  # of VMs that run: after which work, what
 
 
 def candidates() -> list[VM]:
@@ -61,6 +61,11 @@ def is_noted(vm: VM) -> bool:
 def note(vm: VM, sessions: Iterable[SessionState]) -> None:
     """Remember what the sessions have written until now."""
     _noted[vm.pk] = (vm.active_at, _output(sessions))
+
+
+def forget(vm: VM) -> None:
+    """Its VMM has ended, and with it what was noted of it."""
+    _noted.pop(vm.pk, None)
 
 
 def are_quiet(vm: VM, sessions: Sequence[SessionState]) -> bool:

@@ -14,12 +14,11 @@ from nexus_site.core.errors import NexusError, Retryable
 from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.steps import Plan, Run, Step
-from vms import lifecycle, supervision
+from vms import hidden, lifecycle, supervision
 from vms.models import VM, Pool
 from vms.services import refilling
 from vms.services.rules import wish
 from vms.states import Desired, State
-from vms.warming import remove_vm
 
 TELL_SECONDS = 60.0  # for the agent of a VM that was taken
 LOOK = 0.2  # seconds until it is asked again
@@ -95,7 +94,7 @@ def clear(run: Run) -> str:
 def _remove(ref: str) -> None:
     vm = VM.objects.filter(pk=NexusID.parse(ref)).first()
     if vm is not None and refilling.disown(vm):
-        remove_vm(vm)
+        hidden.discard(vm)
 
 
 # Taking

@@ -161,8 +161,7 @@ class Supervisor:
         raise await self.in_database(partial(_why_no_agent, ref))
 
     async def _reconcile(self) -> None:
-        for watch in [w for w in self._watches.values() if w.over]:
-            self._watches.pop(int(watch.vm.id), None)
+        self._forget_ended()
         first, self._first = self._first, False
         for vm, handle in await self.in_database(lambda: _look(adopting=first)):
             if int(vm.id) not in self._watches:
@@ -176,6 +175,11 @@ class Supervisor:
         await self.in_database(refilling.tend_all)
         due = await self.in_database(policies.start_due)
         self._pause = min(settings.NEXUS.reconcile_interval, due or math.inf)
+
+    def _forget_ended(self) -> None:
+        for watch in [w for w in self._watches.values() if w.over]:
+            self._watches.pop(int(watch.vm.id), None)
+            idleness.forget(watch.vm)
 
     async def _suspend_idle(self) -> None:
         """Suspend the VMs that have done no work for as long as they were told."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vms.models import VM, VMSnapshot
+from vms.services.upgrades import fork_problem
 from vms.states import ALIVE, AT_REST, WITH_VMM, State
 
 _STOPPABLE = ALIVE | {State.STARTING, State.SUSPENDED}
@@ -24,8 +25,7 @@ def why_not(vm: VM, verb: str) -> str:
     have the last word; this only spares people a refusal.
     """
     if verb in _FROM:
-        states, who = _FROM[verb]
-        return "" if vm.state in states else f"It is {vm.state}; only {who} VM can be."
+        return _why_not_from(vm, verb)
     if verb == "start":
         if vm.state not in AT_REST:
             return f"It is {vm.state}; only a VM at rest can be started."
@@ -42,6 +42,13 @@ def why_not(vm: VM, verb: str) -> str:
         if vm.state in (State.STARTING, State.STOPPING):
             return f"It is {vm.state}; wait until it runs or is at rest."
     return ""
+
+
+def _why_not_from(vm: VM, verb: str) -> str:
+    states, who = _FROM[verb]
+    if vm.state not in states:
+        return f"It is {vm.state}; only {who} VM can be."
+    return fork_problem(vm) if verb in ("checkpoint", "fork") else ""
 
 
 def why_not_snapshot(snapshot: VMSnapshot) -> str:

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
 
 from drives import services as drive_services
-from drives.models import Drive
 from images import services as image_services
 from images.models import Image, Kernel
 from nexus_site.core import events
@@ -26,7 +24,7 @@ from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import cancel, open_operations
 from nexus_site.core.steps import Plan, Run, Step
-from vms import checkpoints, lifecycle, outcomes, snapshotting, warm
+from vms import checkpoints, hidden, lifecycle, outcomes, warm
 from vms.choice import choose
 from vms.drivers import driver_of
 from vms.hypervisors.base import Handle
@@ -35,8 +33,6 @@ from vms.paths import vm_dir
 from vms.sampling import VmmUsage
 from vms.services.snapshots import new_checkpoint
 from vms.services.warm import is_being_made
-from vms.states import ALIVE, State
-from vms.transitions import try_move
 
 SETTLE_SECONDS = 60.0  # for services to start; what takes longer is not waited for
 QUIET_SECONDS = 30.0  # for the guest to come to rest after that
@@ -83,7 +79,7 @@ def note_key(run: Run) -> str:
         template.save(update_fields=["vm", "state", "problem"])
         run.keep(template=template.ref)
     if before is not None and before.pk != vm.pk:
-        remove_vm(before)
+        hidden.discard(before)
     return f"{choice}"
 
 
@@ -171,7 +167,7 @@ def take_away(run: Run) -> None:
     """The VM with all that is of it; also what an interrupted attempt to do so has left."""
     vm = VM.objects.filter(pk=NexusID.parse(run.params["vm"])).first()
     if vm is not None:
-        remove_vm(vm)
+        hidden.discard(vm)
 
 
 def make_failed(operation: Operation, error: NexusError) -> None:
@@ -217,28 +213,12 @@ def delete(ref: str, *, keeps_row: bool = False) -> str:
     if template is None:
         return "it is gone already"
     if template.vm is not None:
-        remove_vm(template.vm)
+        hidden.discard(template.vm)
     if not keeps_row:
         with transaction.atomic():
             events.append("warm_template.deleted", template)
             template.delete()
     return "deleted"
-
-
-def remove_vm(vm: VM) -> None:
-    """A hidden VM with its checkpoint and its drive. Its row goes last, so that a worker that is
-    killed meanwhile finds what is left."""
-    try_move(vm, State.STOPPING, "it is not needed any more", only_from=ALIVE)
-    outcomes.vmm_ended(vm, outcomes.end_vmm(vm))
-    for snapshot in vm.snapshots.all():
-        parts = [part.ref for part in snapshotting.parts_of(snapshot)]
-        snapshotting.remove_row(snapshot)
-        snapshotting.discard_parts(parts)
-    drives = list(Drive.objects.filter(Q(attachment__vm=vm) | Q(name=vm.name)))
-    vm.attachments.all().delete()
-    for drive in drives:
-        drive_services.discard(drive, with_snapshots=True)
-    lifecycle.remove(vm)
 
 
 class ImageCopies:
@@ -255,7 +235,7 @@ class ImageCopies:
         for template in templates:
             delete(template.ref)
         for vm in VM.objects.filter(purpose=VM.Purpose.WARM, attachments__drive__image=image):
-            remove_vm(vm)
+            hidden.discard(vm)
         return f"{len(templates)} deleted"
 
 

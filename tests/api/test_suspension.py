@@ -60,6 +60,16 @@ def test_a_vm_at_rest_has_nothing_to_stand_still(world, operator, verb, code):
     assert refused(operator.send("POST", f"/vms/hello/{verb}")) == (409, code)
 
 
+@pytest.mark.parametrize("verb", ["checkpoint", "fork"])
+@pytest.mark.parametrize("path", ["", "?dry_run=1"])
+def test_nothing_goes_on_from_the_memory_of_an_old_agent(ready, world, operator, verb, path):
+    drive_services.storage().create(world.drive.ref, 1 << 20)
+    VM.objects.filter(pk=ready.pk).update(agent={"agent_version": "0.3.1"})
+    answer = operator.send("POST", f"/vms/hello/{verb}{path}")
+    assert refused(answer) == (409, "agent-outdated")
+    assert "nexusctl vm agent-upgrade hello" in answer.json()["hint"]
+
+
 def test_a_paused_vm_is_unpaused(world, operator):
     VM.objects.filter(pk=world.vm.pk).update(state=State.PAUSED, desired_state=Desired.PAUSED)
     assert operator.send("POST", "/vms/hello/unpause").status_code == 202

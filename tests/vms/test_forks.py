@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ from vms.models import VM, Provisioning, VMSnapshot
 from vms.paths import checkpoint_memory
 from vms.states import State
 from vms.transitions import move
+from vms.verbs import why_not
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nudges")]
 
@@ -295,3 +297,39 @@ def test_a_dry_run_says_what_would_be_done(vm: VM, vmm: FakeVmm) -> None:
     assert plan["title"] == "Fork VM web 3 times"
     assert [s["name"] for s in plan["steps"]] == ["room", "checkpoint", "vms", "drives", "start"]
     assert not VMSnapshot.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "way"),
+    [
+        (State.READY, "goes on meanwhile: nexusctl vm agent-upgrade web"),
+        (State.PAUSED, "vm unpause web.*vm agent-upgrade web"),
+        (State.SUSPENDED, "vm resume web.*vm agent-upgrade web"),
+    ],
+)
+def test_nothing_goes_on_from_an_agent_that_makes_no_other_guest_of_it(
+    vm: VM, vmm: FakeVmm, state: State, way: str
+) -> None:
+    VM.objects.filter(pk=vm.pk).update(agent={"agent_version": "0.3.1"}, state=state)
+    vm.refresh_from_db()
+    takes: tuple[Callable[[VM], Operation], ...] = (services.fork_vm, services.checkpoint_vm)
+    for take in takes:
+        with pytest.raises(Conflict, match=r"agent \(0\.3\.1\) is too old") as caught:
+            rehearse(lambda take=take: take(vm))  # type: ignore[misc]
+        assert caught.value.code == "agent-outdated"
+        assert re.search(way, caught.value.hint)
+    assert why_not(vm, "fork") == why_not(vm, "checkpoint") != ""
+    if state == State.READY:  # it goes on as itself
+        done(services.suspend_vm(vm))
+
+
+def test_of_a_checkpoint_from_before_forks_are_made_whatever_the_agent_is_now(
+    vm: VM, vmm: FakeVmm
+) -> None:
+    VM.objects.filter(pk=vm.pk).update(agent={"agent_version": "0.4.0"})
+    vm.refresh_from_db()
+    done(services.checkpoint_vm(vm, name="monday"))
+    VM.objects.filter(pk=vm.pk).update(agent={"agent_version": "0.3.1"})
+    vm.refresh_from_db()
+    waiting(vm, 1, snapshot=VMSnapshot.objects.get())
+    assert len(forks(vm)) == 1

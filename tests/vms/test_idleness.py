@@ -15,10 +15,14 @@ from tests.factories import make_sample, make_vm
 from tests.vms.fake_vmm import FakeVmm, install
 from tests.vms.real_drives import done, make_running
 from vms import idleness, services
+from vms.hypervisors.base import Handle
 from vms.models import VM
+from vms.paths import vm_dir
 from vms.services.suspension import is_waking
 from vms.states import Desired, State
+from vms.supervisor import Supervisor
 from vms.transitions import move
+from vms.watch import Watch
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nudges")]
 
@@ -139,6 +143,21 @@ def test_what_sessions_wrote_until_the_last_work_is_no_new_work(idle: VM) -> Non
     assert idleness.are_quiet(seen_again, [session(10)])
     assert not idleness.is_due(seen_again, 0.0)
     assert not idleness.is_noted(seen_again), "it has worked since"
+
+
+def test_what_is_noted_of_a_vm_goes_when_its_vmm_has_ended(idle: VM) -> None:
+    supervisor = Supervisor()
+    runs = make_vm(name="runs", state=State.READY, idle_suspend_minutes=10)
+    for vm in (idle, runs):
+        idleness.note(vm, [session(10)])
+        supervisor._watches[int(vm.id)] = Watch(
+            supervisor, vm, Handle(vm_dir(vm), 1, 1.0, 1, 1.0, "tcg")
+        )
+    supervisor._watches[int(idle.id)].over = True
+    supervisor._forget_ended()
+    assert not idleness.is_noted(idle)
+    assert idleness.is_noted(runs)
+    assert list(supervisor._watches) == [int(runs.id)]
 
 
 def test_it_is_suspended_with_the_reason(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from tests.vms.pool_hosts import (
 )
 from tests.vms.real_drives import Killed, carry_out, resume
 from tests.vms.warm_hosts import Host, image_with_file
-from vms import pooling
+from vms import hidden
 from vms.models import VM, Attachment, Pool
 from vms.services import refilling
 from vms.services.pools import create_pool, take_vm, update_pool
@@ -230,7 +230,7 @@ def test_a_worker_that_is_killed_while_it_undoes_leaves_nothing(image: Image, ho
     pool = create_pool("ready", image=image)
     operation = open_operations().get()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pooling, "remove_vm", _die)
+        patch.setattr(hidden, "discard", _die)
         patch.setattr(host, "launch", _fail)
         with pytest.raises(Killed):
             carry_out(operation)
@@ -274,8 +274,8 @@ def test_what_cannot_be_deleted_is_tried_again_later(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = waiting(pool)
-    real = pooling.remove_vm
-    monkeypatch.setattr(pooling, "remove_vm", lambda vm: _fail(vm) if vm == first else real(vm))
+    real = hidden.discard
+    monkeypatch.setattr(hidden, "discard", lambda vm: _fail(vm) if vm == first else real(vm))
     update_pool(pool, size=0)
     work()
     refilling.tend_all()
@@ -284,7 +284,7 @@ def test_what_cannot_be_deleted_is_tried_again_later(
     clearing = Operation.objects.get(kind="pool.clear")
     assert (clearing.state, clearing.error["text"]) == ("failed", "It does not start.")
 
-    monkeypatch.setattr(pooling, "remove_vm", real)
+    monkeypatch.setattr(hidden, "discard", real)
     monkeypatch.setattr(refilling, "AGAIN", timedelta(0))
     refilling.tend_all()
     work()

@@ -201,6 +201,15 @@ def test_a_snapshot_without_memory_offers_no_fork(client: Client, vm: VM) -> Non
 # Forks
 
 
+def test_the_buttons_say_what_an_old_agent_cannot_do(client: Client, vm: VM) -> None:
+    VM.objects.filter(pk=vm.pk).update(agent={"agent_version": "0.3.1"})
+    shown, why = page(client), "Its agent (0.3.1) is too old to make another guest of a copy."
+    for verb in ("checkpoint", "fork"):
+        button = rf'hx-get="/vms/{vm.ref}/{verb}/"[^>]* title="{re.escape(why)}"'
+        assert re.search(button, shown), verb
+    assert "too old" in page(client, "/vms/web/fork/", **DIALOG), "who goes there all the same"
+
+
 def fork_form(**values: object) -> dict[str, object]:
     return {"count": 2, "name": "job", "snapshot": ""} | values
 

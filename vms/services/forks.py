@@ -44,8 +44,8 @@ def fork_vm(
     before anything in it goes on. ``name`` is that of one fork; several get a number after it,
     or after the VM's name. One that is not started now goes on when it is.
 
-    Raises ``Conflict`` unless the VM is ready, paused or suspended, or for a snapshot without
-    memory; ``Broken`` for a drive that cannot be copied.
+    Raises ``Conflict`` unless the VM is ready, paused or suspended with an agent that is not too
+    old, or for a snapshot without memory; ``Broken`` for a drive that cannot be copied.
     """
     if not 1 <= count <= MAX_FORKS:
         raise Invalid(f"There can be 1 to {MAX_FORKS} forks at once.", code="fork-count")

@@ -18,6 +18,7 @@ from vms.busy import require_free, require_idle
 from vms.models import VM, Attachment, SnapshotPart, VMSnapshot
 from vms.services.provisioning import copy_provisioning
 from vms.services.rules import open_rollback, require_memory, require_settled
+from vms.services.upgrades import require_forkable
 from vms.services.vms import new_name, new_vm
 from vms.shape import Shape, checked, shape_of
 
@@ -40,7 +41,8 @@ def snapshot_vm(vm: VM, *, name: str = "") -> Operation:
 def checkpoint_vm(vm: VM, *, name: str = "") -> Operation:
     """The same with the VM's memory: VMs can go on from there. It goes on as it was.
 
-    Raises ``Conflict`` as ``snapshot_vm`` does, and unless the VM is ready, paused or suspended.
+    Raises ``Conflict`` as ``snapshot_vm`` does, unless the VM is ready, paused or suspended, and
+    for an agent that is too old for that.
     """
     require_memory(vm, "A checkpoint")
     require_idle(vm)
@@ -49,7 +51,9 @@ def checkpoint_vm(vm: VM, *, name: str = "") -> Operation:
 
 def new_checkpoint(vm: VM, name: str = "", *, for_forks: bool = False) -> VMSnapshot:
     """The rows of a new checkpoint of ``vm``, in the caller's transaction;
-    ``checkpoints.take`` makes it. Raises ``Conflict`` for a name that is taken."""
+    ``checkpoints.take`` makes it. Raises ``Conflict`` for a name that is taken, and for an agent
+    that is too old for VMs to go on from there."""
+    require_forkable(vm)
     return _new_snapshot(vm, name, with_memory=True, for_forks=for_forks)
 
 

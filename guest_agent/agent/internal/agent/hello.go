@@ -137,5 +137,8 @@ func (s *settled) at(seconds float64) {
 	}
 }
 
-// Settled says that the distribution's init has started its services.
-func (a *Agent) Settled() { a.settled.at(system.Uptime()) }
+// Settled says that the distribution's init has started its services, and applied its settings.
+func (a *Agent) Settled() {
+	system.PanicAsTold(a.System)
+	a.settled.at(system.Uptime())
+}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"nexus/agent/internal/system"
 )
 
 const scoreFile = "/proc/self/oom_score_adj"
@@ -18,7 +20,7 @@ var (
 )
 
 // fork starts a program that has inherited nothing of what makes the agent special.
-func fork(path string, argv []string, attributes *syscall.ProcAttr) (int, error) {
+func fork(path string, argv []string, attributes *syscall.ProcAttr) (pid int, err error) {
 	forking.Lock()
 	defer forking.Unlock()
 	prepare.Do(becomeOrdinary)
@@ -26,7 +28,8 @@ func fork(path string, argv []string, attributes *syscall.ProcAttr) (int, error)
 		os.WriteFile(scoreFile, []byte("0"), 0)
 		defer os.WriteFile(scoreFile, []byte(score), 0)
 	}
-	return syscall.ForkExec(path, argv, attributes)
+	system.Exactly(func() { pid, err = syscall.ForkExec(path, argv, attributes) })
+	return pid, err
 }
 
 // becomeOrdinary notes what must not be inherited. Signals that the agent's own parent let it

@@ -3,17 +3,19 @@ package program
 import (
 	"os"
 	"syscall"
+
+	"nexus/agent/internal/system"
 )
 
 // Replace runs another program in the place of this one, as the same process: its children stay
 // its children, and the files stay open under the same numbers. It returns only if that failed.
-func Replace(path string, argv []string, files []int) error {
+func Replace(path string, argv []string, files []int) (err error) {
 	forking.Lock() // no program that starts now may inherit the files
 	defer forking.Unlock()
 	for _, fd := range files {
 		setInherited(fd, true)
 	}
-	err := syscall.Exec(path, argv, os.Environ())
+	system.Exactly(func() { err = syscall.Exec(path, argv, os.Environ()) })
 	for _, fd := range files {
 		setInherited(fd, false)
 	}

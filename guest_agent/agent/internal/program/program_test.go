@@ -1,9 +1,12 @@
 package program
 
 import (
+	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -134,4 +137,25 @@ func openFiles(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(entries)
+}
+
+// The runtime may have the fork done by a thread that is as slack as the agent lets its watchdog be.
+func TestAProgramDoesNotInheritTheSlackOfTheThreadThatStartsIt(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, _, _ := syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_GET_TIMERSLACK, 0, 0)
+	for range 50 {
+		syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_TIMERSLACK, 1_000_000, 0)
+		p, err := Start(Command{Argv: []string{"/bin/cat", "/proc/self/timerslack_ns"}, Dir: "/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slack, err := io.ReadAll(p.Stdout)
+		if is := strings.TrimSpace(string(slack)); err != nil || is != strconv.Itoa(int(before)) {
+			t.Errorf("it has a slack of %s, and ours was %d", is, before)
+		}
+		p.Await()
+		p.Reap()
+		p.Close()
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,6 +24,22 @@ const (
 	syncTimeout = 20 * time.Second
 	busyTimeout = 5 * time.Second
 )
+
+// PanicAsTold has a panic end the guest when the kernel was told it should. Settings of a
+// distribution's (Alpine's: 120 seconds) are for people who read a screen; the host reads the console.
+// To be called once init has applied them. Who wants a guest to stand still after one keeps that.
+func PanicAsTold(s System) {
+	_, inGuest := s.(Guest)
+	if told, there := KernelWord("panic"); there && inGuest {
+		shortenPanic("/proc/sys/kernel/panic", told)
+	}
+}
+
+func shortenPanic(name, told string) {
+	if seconds, err := strconv.Atoi(read(name)); err == nil && seconds > 0 {
+		os.WriteFile(name, []byte(told), 0)
+	}
+}
 
 // Shutdown lets the distribution's init end the guest and, where there is none or it has not
 // come to an end after grace, does it itself.
@@ -52,8 +69,12 @@ func askInit(mode Mode) {
 		if _, err := os.Stat(command); err != nil {
 			continue
 		}
-		pid, err := syscall.ForkExec(command, []string{command}, &syscall.ProcAttr{
-			Env: os.Environ(), Files: []uintptr{0, 1, 2},
+		var pid int
+		var err error
+		Exactly(func() {
+			pid, err = syscall.ForkExec(command, []string{command}, &syscall.ProcAttr{
+				Env: os.Environ(), Files: []uintptr{0, 1, 2},
+			})
 		})
 		if err != nil {
 			continue
