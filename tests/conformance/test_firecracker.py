@@ -98,7 +98,7 @@ def test_only_what_changed_is_saved_of_a_guest_that_went_on(
     whole = save("whole")
     assert not (whole / CHANGES).exists(), "its base was not whole yet"
     vm.driver.complete(changed)
-    assert pages_apart(changed / "memory", whole / "memory") <= 4, "of the socket's queue"
+    assert pages_apart(changed / "memory", whole / "memory") <= 4, "saving itself writes to one"
 
     # On a tmpfs, what it has written and is still there counts as the VMM's own memory.
     vm.driver.resume(vm.handle)
