@@ -138,13 +138,18 @@ def copy_sparse(source: Path, target: Path, progress: Progress = no_progress) ->
         size = os.fstat(source_fd).st_size
         os.ftruncate(target_fd, 0)
         os.ftruncate(target_fd, size)
-        for start, end in data_ranges(source_fd, size):
-            while start < end:
-                start += _copy_step(source_fd, target_fd, start, min(_COPY_STEP, end - start))
-                progress(start, size)
+        copy_data(source_fd, target_fd, size, progress)
         if os.fstat(source_fd).st_size != size:
             raise Conflict(f"{source.name} changed its size while it was copied.")
     progress(size, size)
+
+
+def copy_data(source: int, target: int, size: int, progress: Progress = no_progress) -> None:
+    """Copy the first ``size`` bytes, without the holes, to where they are in the source."""
+    for start, end in data_ranges(source, size):
+        while start < end:
+            start += _copy_step(source, target, start, min(_COPY_STEP, end - start))
+            progress(start, size)
 
 
 def sha256_of(path: Path) -> str:

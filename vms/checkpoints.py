@@ -41,13 +41,14 @@ def take(snapshot: VMSnapshot, run: Run) -> str:
     run.keep(vm_snapshot=snapshot.ref)
     parts = snapshotting.parts_of(snapshot)
     directory = checkpoint_memory(snapshot)
-    with hold([part.drive for part in parts], run, with_memory=True) as held:
-        vm = VM.objects.get(pk=snapshot.vm_id)
-        with saved_memory.being_made(directory) as made:
+    with saved_memory.being_made(directory) as made:
+        with hold([part.drive for part in parts], run, with_memory=True) as held:
+            vm = VM.objects.get(pk=snapshot.vm_id)
             snapshot.memory_of = _fill(vm, made)
-            snapshot.memory_bytes = saved_memory.disk_bytes(made)
             drive_services.copy_snapshots(parts, held.consistency, drive_services.progress_of(run))
-        saved_memory.finish(directory)
+        driver_of(vm).complete(made)
+        snapshot.memory_bytes = saved_memory.disk_bytes(made)
+    saved_memory.finish(directory)
     snapshotting.mark_ready(snapshot, held)
     size = f"{snapshot.memory_bytes / (1 << 20):.0f} MiB of memory"
     return f"{snapshot.name}, {size}{snapshotting.standstill(held)}"
@@ -66,7 +67,7 @@ def _fill(vm: VM, made: Path) -> dict[str, str]:
             hint=f"Start it first: nexusctl vm start {vm.name}",
             code="vm-not-running",
         )
-    saved_memory.save(vm, handle, made)
+    saved_memory.save(vm, handle, made, later=True)
     return saved_memory.saved_by(vm, handle)
 
 

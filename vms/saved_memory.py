@@ -40,21 +40,22 @@ def finish(directory: Path) -> None:
         made.rename(directory)
 
 
-def save(vm: VM, handle: Handle, directory: Path) -> None:
-    """Save the memory of a VM whose CPUs stand still into an empty directory.
+def save(vm: VM, handle: Handle, directory: Path, *, later: bool = False) -> None:
+    """Save the memory of a VM whose CPUs stand still into an empty directory. With ``later``,
+    what can wait until it goes on is for the driver to ``complete``.
 
     A VMM saves once in a pause. Where it did already, because a worker was killed then or the
     VM stays paused for long, the guest runs for a moment in between.
     """
     driver = driver_of(vm)
     try:
-        driver.snapshot(handle, directory)
+        driver.snapshot(handle, directory, later=later)
     except Conflict as error:
         if error.code != "vmm-state":
             raise
         driver.resume(handle)
         driver.pause(handle)
-        driver.snapshot(handle, directory)
+        driver.snapshot(handle, directory, later=later)
 
 
 def saved_by(vm: VM, handle: Handle) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,14 @@ import pytest
 
 from guest_agent.connection import AgentConnection
 from guest_agent.transports import open_line
+from nexus_site.core.errors import Invalid
 from tests import firecracker_release
 from tests.conformance.guests import PATIENCE, copy_disk, run
 from vms.hypervisors import monitor
 from vms.hypervisors.base import Disk, Exit, RateLimit
+from vms.hypervisors.firecracker.changes import PAGE
 from vms.hypervisors.firecracker.configuration import Lent, config_file
+from vms.hypervisors.firecracker.snapshots import CHANGES
 
 if TYPE_CHECKING:
     from tests.conformance.conftest import (
@@ -62,6 +66,63 @@ def test_without_a_jail_it_does_the_same(
         until(lambda: not monitor.runs(one.handle.monitor_pid, one.handle.monitor_started))  # noqa: B023
         driver.cleanup(one.vm_dir)
         assert remains(one.spec) == []
+
+
+def test_only_what_changed_is_saved_of_a_guest_that_went_on(
+    boot: Boot, alpine: Path, new_spec: NewSpec, remains: Remains, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    copy_disk(alpine, root)
+    spec = new_spec(disks=(Disk("root", root),), mem_size_mib=128)
+    vm = boot(spec=spec)
+    vm.talk(lambda agent: run(agent, "sync"))
+
+    def save(name: str) -> Path:
+        """What was left for later tells how it was saved."""
+        directory = tmp_path / name
+        directory.mkdir()
+        vm.driver.pause(vm.handle)
+        vm.driver.snapshot(vm.handle, directory, later=True)
+        return directory
+
+    booted = save("booted")
+    assert not (booted / CHANGES).exists()
+    vm.driver.kill(vm.handle)
+    vm = boot(spec=spec, snapshot=booted)
+    vm.talk(lambda agent: run(agent, "head -c 2097152 /dev/urandom >/tmp/new"))
+
+    changed = save("changed")
+    assert 2 << 20 < (changed / CHANGES).stat().st_blocks * 512 < 40 << 20
+    with pytest.raises(Invalid):
+        vm.driver.restore(new_spec(disks=spec.disks, mem_size_mib=128), changed)
+    whole = save("whole")
+    assert not (whole / CHANGES).exists(), "its base was not whole yet"
+    vm.driver.complete(changed)
+    assert pages_apart(changed / "memory", whole / "memory") <= 4, "saving itself writes to one"
+
+    # On a tmpfs, what it has written and is still there counts as the VMM's own memory.
+    vm.driver.resume(vm.handle)
+    os.utime(whole / "memory")
+    shutil.rmtree(whole)
+    doubtful = save("doubtful")
+    assert not (doubtful / CHANGES).exists(), "somebody has written to its base"
+    shutil.rmtree(doubtful)
+    vm.driver.resume(vm.handle)
+    sure = save("sure")
+    assert (sure / CHANGES).exists()
+    vm.driver.complete(sure)
+    vm.driver.resume(vm.handle)
+    vm.driver.balloon(vm.handle, 128)
+    assert not (save("shrunk") / CHANGES).exists(), "what a guest gives back is not counted"
+    vm.driver.kill(vm.handle)
+    vm.driver.cleanup(vm.vm_dir)
+    assert remains(spec) == []
+
+
+def pages_apart(one: Path, other: Path) -> int:
+    """How many pages of two memories are not the same."""
+    with one.open("rb") as a, other.open("rb") as b:
+        return sum(b.read(PAGE) != page for page in iter(lambda: a.read(PAGE), b""))
 
 
 def test_its_log_says_what_runs(running: BareVM, new_driver: NewDriver) -> None:

@@ -99,6 +99,56 @@ def test_a_restored_vm_may_be_saved(
     assert third.talk(hello).boot_id == vm.talk(hello).boot_id
 
 
+def test_checkpoints_of_one_vm_do_not_need_each_other(
+    boot: Boot,
+    saved: tuple[BareVM, Path],
+    restored_spec: Any,
+    new_spec: NewSpec,
+    hello: Conversation,
+    tmp_path: Path,
+) -> None:
+    """Each is whole without those before it, and without the memory that the VM went on from."""
+    last = shutil.copytree(saved[1], tmp_path / "loaded")
+    vm = boot(spec=restored_spec, snapshot=last)
+    root, wrote = tmp_path / "root-of-the-last", ""
+    for number in range(3):
+        write = f"head -c 3000000 /dev/urandom >/tmp/{number} && cat /tmp/? | sha256sum"
+        wrote = vm.talk(lambda agent, script=write: run(agent, script))
+        before, last = last, tmp_path / f"checkpoint-{number}"
+        made = tmp_path / "made"
+        made.mkdir()
+        vm.driver.pause(vm.handle)
+        vm.driver.snapshot(vm.handle, made, later=True)
+        copy_disk(restored_spec.disks[0].path, root)
+        vm.driver.resume(vm.handle)
+        shutil.rmtree(before)
+        for _ in range(2):
+            vm.driver.complete(made)
+        made.rename(last)
+    vm.driver.kill(vm.handle)
+    forked = boot(
+        spec=new_spec(disks=(Disk("root", root),), mem_size_mib=MEM_SIZE_MIB), snapshot=last
+    )
+    assert forked.talk(hello).boot_id == saved[0].talk(hello).boot_id
+    assert forked.talk(lambda agent: run(agent, "cat /tmp/? | sha256sum")) == wrote
+
+
+def test_what_is_left_for_later_needs_no_vm(
+    boot: Boot, saved: tuple[BareVM, Path], restored_spec: Any, remains: Remains, tmp_path: Path
+) -> None:
+    vm = boot(spec=restored_spec, snapshot=saved[1])
+    made = tmp_path / "made"
+    made.mkdir()
+    vm.driver.pause(vm.handle)
+    vm.driver.snapshot(vm.handle, made, later=True)
+    vm.driver.kill(vm.handle)
+    vm.driver.cleanup(vm.vm_dir)
+    assert remains(vm.spec) == []
+    vm.driver.complete(made)
+    again = boot(spec=restored_spec, snapshot=made)
+    assert again.talk(heartbeat).uptime > 0
+
+
 def test_a_running_guest_is_not_saved(saved: tuple[BareVM, Path], tmp_path: Path) -> None:
     vm, _ = saved
     with pytest.raises(Conflict):

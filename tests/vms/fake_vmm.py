@@ -72,7 +72,7 @@ class FakeVmm:
         self._require(handle)
         self.guests[handle.vm_dir] = "running"
 
-    def snapshot(self, handle: Handle, directory: Path) -> None:
+    def snapshot(self, handle: Handle, directory: Path, *, later: bool = False) -> None:
         self._note("save")
         self._require(handle)
         assert not list(directory.iterdir()), "it is given an empty directory"
@@ -82,6 +82,9 @@ class FakeVmm:
             raise Broken("There is not enough space on the disk.", code="disk-full")
         (directory / MEMORY).write_text(self.remembers[handle.vm_dir])
         self.guests[handle.vm_dir] = "saved"
+
+    def complete(self, directory: Path) -> None:
+        self._note("complete")
 
     def restore(self, spec: VmmSpec, directory: Path) -> Handle:
         self._note("restore")

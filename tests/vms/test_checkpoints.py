@@ -42,7 +42,7 @@ def assert_nothing_is_left(directory: Path) -> None:
 
 def test_memory_and_drives_are_of_one_pause_and_the_vm_goes_on(vm: VM, vmm: FakeVmm) -> None:
     checkpoint = checkpointed(vm, "monday")
-    assert vmm.done == ["freeze", "thaw", "pause", "save", "resume"]
+    assert vmm.done == ["freeze", "thaw", "pause", "save", "resume", "complete"]
     assert vmm.how(vm) == "running"
     assert (vm.state, vm.head) == ("ready", checkpoint)
     assert checkpoint.state == VMSnapshot.State.READY
@@ -71,7 +71,7 @@ def test_without_room_nothing_is_left_and_the_answer_says_so(vm: VM, vmm: FakeVm
     assert_nothing_is_left(directory)
 
 
-@pytest.mark.parametrize("place", ["pause", "save", "copy_snapshots", "resume"])
+@pytest.mark.parametrize("place", ["pause", "save", "copy_snapshots", "resume", "complete"])
 def test_a_killed_worker_leaves_it_to_the_next(
     vm: VM, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

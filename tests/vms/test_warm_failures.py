@@ -118,7 +118,9 @@ def killed_at(what: str, host: Host, image: Image) -> Operation:
     return operation
 
 
-@pytest.mark.parametrize("moment", ["launch", "freeze", "pause", "save", "resume", "kill"])
+@pytest.mark.parametrize(
+    "moment", ["launch", "freeze", "pause", "save", "resume", "complete", "kill"]
+)
 def test_a_worker_killed_while_it_makes_one_goes_on(host: Host, image: Image, moment: str) -> None:
     vm_from(image, "first")
     host.dies_at = moment

@@ -181,12 +181,19 @@ class Hypervisor(Protocol):
         It is no error when the guest does not have it. Raises Retryable like `plug`.
         """
 
-    def snapshot(self, handle: Handle, directory: Path) -> None:
+    def snapshot(self, handle: Handle, directory: Path, *, later: bool = False) -> None:
         """Save the memory and devices of a paused guest to `directory`, which is empty.
 
-        The guest stays paused; its disks are the caller's to copy before it goes on. Raises
-        Conflict when the VMM has ended or the guest runs, Broken when saving fails (nothing of
-        it is left then).
+        The guest stays paused; its disks are the caller's to copy before it goes on. What does
+        not need it paused is left to `complete` if that comes `later`. Raises Conflict when the
+        VMM has ended or the guest runs, Broken when saving fails (nothing of it is left then).
+        """
+
+    def complete(self, directory: Path) -> None:
+        """Do what `snapshot` has left for later; until then nothing goes on from `directory`.
+
+        No matter what has become of the VM. It is no error when nothing is left to do. Raises
+        Broken when it fails (nothing of the snapshot is left then).
         """
 
     def restore(self, spec: VmmSpec, directory: Path) -> Handle:

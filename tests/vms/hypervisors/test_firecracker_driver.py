@@ -257,7 +257,10 @@ def test_answers_of_a_hostile_vmm(
     configured: tuple[Firecracker, Handle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vmm, handle = configured
-    for answer in ([], {}, {"state": "Paused", "mem_size_mib": "much"}, 5, None):
+    shape = {"vcpu_count": 1, "mem_size_mib": 128, "track_dirty_pages": True}
+    config = {"machine-config": shape, "drives": [], "network-interfaces": [], "balloon": 5}
+    shaped = {"state": "Paused", "vmm_version": "1.12.1"} | config
+    for answer in ([], {}, {"state": "Paused", "mem_size_mib": "much"}, shaped, 5, None):
         monkeypatch.setattr(api, "ask", lambda root, *calls, said=answer: [said] * len(calls))
         calls: list[Callable[[], None]] = [
             lambda: vmm.balloon(handle, 64),

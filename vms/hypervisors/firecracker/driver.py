@@ -11,7 +11,7 @@ from typing import Any
 from nexus_site.core.errors import Broken, Conflict, NexusError, Retryable
 from vms.hypervisors import monitored
 from vms.hypervisors.base import AgentSocket, Disk, Exit, Handle, Probe, Problem, VmmSpec
-from vms.hypervisors.firecracker import api, checks, hostile, locks, metrics, snapshots
+from vms.hypervisors.firecracker import api, bases, checks, hostile, locks, metrics, snapshots
 from vms.hypervisors.firecracker.api import Request
 from vms.hypervisors.firecracker.binary import FirecrackerBinary
 from vms.hypervisors.firecracker.configuration import AGENT_PORT, VSOCK, Lent, requests
@@ -120,7 +120,9 @@ class Firecracker:
             state = place.lend("state", directory / snapshots.STATE)
             return [snapshots.load_request(memory, state)]
 
-        return self._start(spec, binary, load)
+        handle = self._start(spec, binary, load)
+        bases.remember(handle, directory / snapshots.MEMORY)
+        return handle
 
     def _start(self, spec: VmmSpec, binary: FirecrackerBinary, configure: Configure) -> Handle:
         """Start a VMM that makes the calls of `configure`; nothing is left if one fails."""
@@ -208,14 +210,18 @@ class Firecracker:
     def resume(self, handle: Handle) -> None:
         self._ask(handle, RESUME)
 
-    def snapshot(self, handle: Handle, directory: Path) -> None:
+    def snapshot(self, handle: Handle, directory: Path, *, later: bool = False) -> None:
         monitored.require_running(handle)
-        snapshots.save(self._premises(handle.vm_dir).place, directory)
+        snapshots.save(self._premises(handle.vm_dir).place, handle, directory, later=later)
+
+    def complete(self, directory: Path) -> None:
+        snapshots.complete(directory)
 
     def balloon(self, handle: Handle, mem_size_mib: int) -> None:
         (machine,) = self._ask(handle, Request("GET", "/machine-config"))
         with api.understood():
             amount = max(0, int(machine["mem_size_mib"]) - mem_size_mib)
+        bases.forget(handle.vm_dir)  # what the guest gives back is not among its changes
         self._ask(handle, Request("PATCH", "/balloon", {"amount_mib": amount}))
 
     def _ask(self, handle: Handle, *calls: Request) -> list[Any]:

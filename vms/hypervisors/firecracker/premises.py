@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vms.hypervisors.base import VmmSpec
+from vms.hypervisors.firecracker import bases
 from vms.hypervisors.firecracker.jail import Jail
 from vms.hypervisors.firecracker.place import Network, NetworkPlan, OpenPlace, Place
 from vms.hypervisors.records import read_json, write_json
@@ -56,6 +57,7 @@ class Premises:
         self.place.cleanup()
         if self.network is not None:
             self.network.cleanup(self.ref)
+        bases.forget(self.vm_dir)
         (self.vm_dir / RECORD).unlink(missing_ok=True)
         (self.vm_dir / f"{RECORD}.tmp").unlink(missing_ok=True)
 

@@ -5,18 +5,24 @@ A snapshot's directory has the VMM's state, the guest's memory, and a page of fa
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nexus_site.core.errors import Broken, Conflict, Invalid
-from vms.hypervisors.base import VmmSpec
-from vms.hypervisors.firecracker import api, hostile
+from vms.hypervisors.base import Handle, VmmSpec
+from vms.hypervisors.firecracker import api, bases, changes, hostile
 from vms.hypervisors.firecracker.api import Request
 from vms.hypervisors.firecracker.place import Place
 from vms.hypervisors.records import read_json, write_json
 
 STATE, MEMORY, FACTS = "vmm.state", "memory", "snapshot.json"
+# While its memory is two files, which `complete` makes one of, a directory has no facts.
+BASE, CHANGES, PENDING = "memory.base", "memory.changes", "pending.json"
+FILES = (STATE, MEMORY, FACTS, BASE, CHANGES, PENDING)
 FORMAT = 1
 SAVE_SECONDS = 900.0
 CPUINFO = Path("/proc/cpuinfo")
@@ -33,18 +39,81 @@ WORDS = {
 }
 
 
-def save(place: Place, directory: Path) -> None:
-    """Save the paused guest of the VMM in `place` to `directory`; see `Hypervisor.snapshot`."""
+def save(place: Place, handle: Handle, directory: Path, *, later: bool) -> None:
+    """Save the paused guest of the VMM in `place` to `directory`; see `Hypervisor.snapshot`.
+
+    Where the VMM has counted what its guest changed since the memory that is its base, it writes
+    no more than that.
+    """
     instance, config = api.ask(place.root, Request("GET", "/"), Request("GET", "/vm/config"))
     with api.understood():
         state, facts = instance["state"], _facts(str(instance["vmm_version"]), config)
+        tracks, shrunk = _tracks_changes(config), _is_shrunk(config)
     if state != "Paused":
         raise Conflict("The VM runs; pause it before its memory is saved.", code="vmm-state")
+    size = facts["mem_size_mib"] * 2**20
+    with _nothing_left_if_it_fails(directory, place):
+        has_base = bases.take(handle, directory / BASE, size)
+        if has_base and tracks and not shrunk and _tells_changes(place, directory, size):
+            _save_changes(place, handle, directory, facts)
+        else:
+            (directory / BASE).unlink(missing_ok=True)
+            _create(place, directory, "Full", MEMORY)
+            if tracks and not shrunk:
+                bases.remember(handle, directory / MEMORY)
+            _write_facts(directory, facts)
+    if not later:
+        complete(directory)
+
+
+def complete(directory: Path) -> None:
+    """See `Hypervisor.complete`. The time of the memory says last that it is whole."""
     try:
-        _create(place, directory, facts)
+        pending = read_json(directory / PENDING)
+    except FileNotFoundError:
+        return
+    memory, whole_at = directory / MEMORY, pending["whole_at"]
+    with _nothing_left_if_it_fails(directory):
+        changes.merge(directory / BASE, directory / CHANGES, memory)
+        _write_facts(directory, pending["facts"])
+        os.utime(memory, ns=(whole_at, whole_at))
+        for name in (PENDING, BASE, CHANGES):
+            (directory / name).unlink()
+
+
+def _save_changes(place: Place, handle: Handle, directory: Path, facts: dict[str, Any]) -> None:
+    """The changes and their base, which `complete` makes one file of. That exists already, so
+    that the VMM's next changes can be counted from it."""
+    hostile.remove(place.root, MEMORY)  # the VMM would write its changes into it
+    _create(place, directory, "Diff", CHANGES)
+    (directory / MEMORY).touch(0o600, exist_ok=False)
+    whole_at = int(time.time() - 60) * 10**9  # none that writing to it now could give it
+    write_json(directory / PENDING, {"facts": facts, "whole_at": whole_at})
+    bases.remember(handle, directory / MEMORY, whole_at)
+
+
+def _create(place: Place, directory: Path, kind: str, memory: str) -> None:
+    """The VMM writes to its own root, which is all that it sees."""
+    files = {"snapshot_path": STATE, "mem_file_path": MEMORY}
+    create = Request("PUT", "/snapshot/create", {"snapshot_type": kind} | files)
+    api.ask(place.root, create, timeout=SAVE_SECONDS)
+    hostile.take_file(place.root, STATE, directory / STATE)
+    hostile.take_file(place.root, MEMORY, directory / memory)
+
+
+def _write_facts(directory: Path, facts: dict[str, Any]) -> None:
+    size = (directory / STATE).stat().st_size
+    write_json(directory / FACTS, facts | {"state_size": size})
+
+
+@contextmanager
+def _nothing_left_if_it_fails(directory: Path, place: Place | None = None) -> Iterator[None]:
+    try:
+        yield
     except BaseException as error:
-        for name in (STATE, MEMORY, FACTS):
-            hostile.remove(place.root, name)
+        for name in FILES:
+            if place is not None:
+                hostile.remove(place.root, name)
             (directory / name).unlink(missing_ok=True)
         if isinstance(error, Conflict | OSError):
             detail = error.detail if isinstance(error, Conflict) else str(error)
@@ -53,21 +122,32 @@ def save(place: Place, directory: Path) -> None:
         raise
 
 
-def _create(place: Place, directory: Path, facts: dict[str, Any]) -> None:
-    """The VMM writes to its own root, which is all that it sees."""
-    files = {"snapshot_path": STATE, "mem_file_path": MEMORY}
-    create = Request("PUT", "/snapshot/create", {"snapshot_type": "Full"} | files)
-    api.ask(place.root, create, timeout=SAVE_SECONDS)
-    for name in (STATE, MEMORY):
-        hostile.take_file(place.root, name, directory / name)
-    size = (directory / STATE).stat().st_size
-    write_json(directory / FACTS, facts | {"state_size": size})
+def _tracks_changes(config: dict[str, Any]) -> bool:
+    return config["machine-config"].get("track_dirty_pages") is True
+
+
+def _is_shrunk(config: dict[str, Any]) -> bool:
+    """Whether the guest gives memory back: those pages are zero from then on, uncounted."""
+    return bool((config.get("balloon") or {"amount_mib": 1})["amount_mib"])
+
+
+def _tells_changes(place: Place, directory: Path, size: int) -> bool:
+    """A copy to another file system might have other holes."""
+    same = place.root.stat().st_dev == directory.stat().st_dev
+    return same and changes.tells_pages(directory, size)
 
 
 def load_request(memory: str, state: str) -> Request:
-    """The call that loads a snapshot, whose files the VMM calls so, and lets its guest go on."""
-    backend = {"backend_type": "File", "backend_path": memory}
-    body = {"snapshot_path": state, "mem_backend": backend, "resume_vm": True}
+    """The call that loads a snapshot, whose files the VMM calls so, and lets its guest go on.
+
+    What that writes is counted: a page of a mapped file is a fault at the first write anyway.
+    """
+    body = {
+        "snapshot_path": state,
+        "mem_backend": {"backend_type": "File", "backend_path": memory},
+        "enable_diff_snapshots": True,
+        "resume_vm": True,
+    }
     return Request("PUT", "/snapshot/load", body)
 
 

@@ -84,9 +84,12 @@ class Qemu:
             )
             return self._start(spec.vm_dir, argv, accelerator)
 
-    def snapshot(self, handle: Handle, directory: Path) -> None:
+    def snapshot(self, handle: Handle, directory: Path, *, later: bool = False) -> None:
         monitored.require_running(handle)
         snapshots.save(handle, directory, self.tsc_khz)
+
+    def complete(self, directory: Path) -> None:
+        """`snapshot` leaves nothing."""
 
     def restore(self, spec: VmmSpec, directory: Path) -> Handle:
         saved = snapshots.read(directory)
