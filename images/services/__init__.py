@@ -13,8 +13,8 @@ from images.services.images import (
     require_file,
 )
 from images.services.imports import import_rootfs
+from images.services.kernel_boots import check_boots, discard_boots
 from images.services.kernels import (
-    BootFiles,
     boot_files,
     ensure_default_kernel,
     ensure_initrd,
@@ -59,18 +59,19 @@ from images.services.rootfs import (
 from images.services.sweeping import sweep_assets
 
 __all__ = [
-    "BootFiles",
     "Provenance",
     "ReleaseFiles",
     "ReleaseOffers",
     "ask_for_users",
     "assets_dir",
     "boot_files",
+    "check_boots",
     "create_provider",
     "default_release",
     "delete_image",
     "delete_provider",
     "delete_rootfs",
+    "discard_boots",
     "discard_image",
     "download_release",
     "download_rootfs",

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from django.db import transaction
 
 from guest_agent.binary import agent_digest, agent_path
 from images import initrd
+from images.kernel_boots import KernelFiles
 from images.models import Kernel
 from images.providers.base import KernelOffer, KernelProvider
 from images.providers.embedded import EmbeddedProvider
-from images.providers.modules import kernel_modules
+from images.providers.modules import ARCHIVE, kernel_modules
 from images.services.places import assets_dir, host_arch
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, NotFound
-
-
-@dataclass(frozen=True)
-class BootFiles:
-    """What a VMM is given to boot."""
-
-    vmlinux: Path
-    bzimage: Path | None
-    initrd: Path
 
 
 def ensure_default_kernel() -> Kernel:
@@ -63,16 +55,16 @@ def ensure_initrd(kernel: Kernel) -> Path:
     path = _initrd_path(kernel)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        modules = initrd.select_modules(kernel_modules(kernel_dir(kernel)))
+        modules = _modules(kernel, initrd.ROOT_MODULES, initrd.EXTRA_MODULES)
         initrd.build_initrd(path, agent_path(kernel.arch), modules)
     return path
 
 
-def boot_files(kernel: Kernel) -> BootFiles:
+def boot_files(kernel: Kernel) -> KernelFiles:
     """What the VMM is given. Raises ``Broken`` when the kernel's files are gone."""
     directory = kernel_dir(kernel)
     bzimage = directory / "bzImage"
-    files = BootFiles(
+    files = KernelFiles(
         directory / "vmlinux", bzimage if bzimage.exists() else None, _initrd_path(kernel)
     )
     for path in (files.vmlinux, files.initrd):
@@ -87,9 +79,17 @@ def boot_files(kernel: Kernel) -> BootFiles:
 
 def hotplug_modules(kernel: Kernel) -> list[tuple[str, bytes]]:
     """(file name, contents) in load order: what the kernel needs for disks that are plugged."""
-    return initrd.select_modules(
-        kernel_modules(kernel_dir(kernel)), initrd.HOTPLUG_MODULES, optional=()
-    )
+    return _modules(kernel, initrd.HOTPLUG_MODULES, ())
+
+
+def _modules(
+    kernel: Kernel, wanted: Sequence[str], optional: Sequence[str]
+) -> list[tuple[str, bytes]]:
+    """What has to be loaded; nothing for a kernel without modules, which has all built in."""
+    directory = kernel_dir(kernel)
+    if not (directory / ARCHIVE).exists():
+        return []
+    return initrd.select_modules(kernel_modules(directory), wanted, optional)
 
 
 def _initrd_path(kernel: Kernel) -> Path:
