@@ -106,6 +106,10 @@ class Kernel(NamedModel):
         blank=True,
         help_text="By VMM: seconds from start to hello (null: never), at, problem.",
     )
+    #: The names of the VMs that run it and that are pinned to it, once
+    #: ``services.with_kernel_vms`` has asked.
+    running_vms: Sequence[str] = ()
+    pinned_vms: Sequence[str] = ()
 
     class Meta:
         ordering = ["-is_default", "name"]

@@ -127,7 +127,17 @@ class KernelOut(Schema):
     config_digest: str = Field(description="sha256 of its options; empty: not known.")
     compiler: str
     boots: dict[str, KernelBoot] = Field(description="By VMM: how its last try went.")
+    running: list[str] = Field(description="The names of the VMs that run it now.")
+    pinned: list[str] = Field(description="The names of the VMs that always start with it.")
     created_at: datetime
+
+    @staticmethod
+    def resolve_running(kernel: Kernel) -> list[str]:
+        return list(kernel.running_vms)
+
+    @staticmethod
+    def resolve_pinned(kernel: Kernel) -> list[str]:
+        return list(kernel.pinned_vms)
 
 
 class ImageOut(Schema):

@@ -66,6 +66,9 @@ class NexusSettings(BaseSettings):
     kvm_trial_seconds: float = Field(default=10.0, gt=0)
     network: Annotated[IPv4Network, AfterValidator(_pool)] = IPv4Network("10.213.0.0/16")
     firecracker_releases_url: str = "https://api.github.com"
+    kernel_releases_url: str = ""  # of Anvil's release files; empty: nowhere
+    kernel_releases_keyring: Path | None = None
+    kernel_paths: list[Path] = [Path("/")]  # below which the provider “local” may take kernels
     guest_kernel_args: str = ""
     log_level: str = "INFO"
 

@@ -11,9 +11,10 @@ from django.db import transaction
 from guest_agent.binary import agent_digest, agent_path
 from images import initrd
 from images.kernel_boots import KernelFiles
+from images.kernel_files import facts_of
 from images.models import Kernel
 from images.providers.base import KernelOffer, KernelProvider
-from images.providers.embedded import EmbeddedProvider
+from images.providers.embedded import SOURCE, VERIFICATION, EmbeddedProvider
 from images.providers.modules import ARCHIVE, kernel_modules
 from images.services.places import assets_dir, host_arch
 from nexus_site.core import events
@@ -21,14 +22,18 @@ from nexus_site.core.errors import Broken, NotFound
 
 
 def ensure_default_kernel() -> Kernel:
-    """The kernel that VMs start unless they name one; the embedded one on a new server."""
+    """The kernel that VMs start unless they name one; the embedded one on a new server.
+
+    Raises ``Broken`` where the files of another that somebody chose are gone.
+    """
     kernel = Kernel.objects.filter(arch=host_arch(), is_default=True).first()
-    if kernel is not None and kernel_dir(kernel).exists():
+    if kernel is not None and (kernel.provider != "embedded" or kernel_dir(kernel).exists()):
         return kernel
     offer, provider = _embedded_kernel()
     directory = assets_dir() / "kernels" / f"{offer.version}-{offer.arch}"
-    fetched = provider.fetch_kernel(offer, directory)
+    provider.fetch_kernel(offer, directory)
     with transaction.atomic():
+        Kernel.objects.filter(arch=offer.arch, is_default=True).update(is_default=False)
         kernel, _ = Kernel.objects.update_or_create(
             name=f"alpine-{offer.version}".replace(".", "-"),
             defaults={
@@ -36,9 +41,10 @@ def ensure_default_kernel() -> Kernel:
                 "arch": offer.arch,
                 "provider": provider.name,
                 "directory": str(directory.relative_to(assets_dir())),
-                "sha256": fetched.sha256,
-                "size_bytes": fetched.size_bytes,
+                "source": SOURCE,
+                "verification": VERIFICATION,
                 "is_default": True,
+                **facts_of(directory),
             },
         )
         events.append("kernel.created", kernel, version=kernel.version)
@@ -52,7 +58,7 @@ def kernel_dir(kernel: Kernel) -> Path:
 
 def ensure_initrd(kernel: Kernel) -> Path:
     """The initrd for ``kernel`` with the agent of this Nexus; made once for each pair."""
-    path = _initrd_path(kernel)
+    path = initrd_path(kernel)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         modules = _modules(kernel, initrd.ROOT_MODULES, initrd.EXTRA_MODULES)
@@ -65,7 +71,7 @@ def boot_files(kernel: Kernel) -> KernelFiles:
     directory = kernel_dir(kernel)
     bzimage = directory / "bzImage"
     files = KernelFiles(
-        directory / "vmlinux", bzimage if bzimage.exists() else None, _initrd_path(kernel)
+        directory / "vmlinux", bzimage if bzimage.exists() else None, initrd_path(kernel)
     )
     for path in (files.vmlinux, files.initrd):
         if not path.exists():
@@ -92,8 +98,8 @@ def _modules(
     return initrd.select_modules(kernel_modules(directory), wanted, optional)
 
 
-def _initrd_path(kernel: Kernel) -> Path:
-    """Named by all that it is made of."""
+def initrd_path(kernel: Kernel) -> Path:
+    """Where its initrd is; named by all that it is made of."""
     modules = " ".join((*initrd.ROOT_MODULES, *initrd.EXTRA_MODULES))
     parts = "\0".join((kernel.sha256, agent_digest(kernel.arch), modules))
     name = hashlib.sha256(parts.encode()).hexdigest()[:32]
