@@ -41,7 +41,7 @@ def refresh_plan(operation: Operation) -> Plan:
 def _providers() -> list[ReleaseProvider]:
     nexus = settings.NEXUS
     return open_kernel_providers(
-        nexus.kernel_releases_url, nexus.kernel_releases_keyring, nexus.kernel_paths
+        nexus.anvil_releases_url, nexus.anvil_releases_keyring, nexus.kernel_paths
     )
 
 

@@ -73,7 +73,7 @@ class AnvilProvider:
         if not self._base_url or self._keyring is None:
             raise Invalid(
                 "Nexus was not told where kernels are released, and whose signature they have.",
-                hint="Set NEXUS_KERNEL_RELEASES_URL and NEXUS_KERNEL_RELEASES_KEYRING. " + OTHERS,
+                hint="Set NEXUS_ANVIL_RELEASES_URL and NEXUS_ANVIL_RELEASES_KEYRING. " + OTHERS,
                 code="kernel-releases",
             )
 
@@ -125,7 +125,7 @@ class AnvilProvider:
         if self._keyring is None:
             raise Invalid(
                 "Nexus has no certificate to check the kernels' signature with.",
-                hint="Set NEXUS_KERNEL_RELEASES_KEYRING to a file of armored certificates.",
+                hint="Set NEXUS_ANVIL_RELEASES_KEYRING to a file of armored certificates.",
                 code="kernel-releases",
             )
         try:
@@ -134,7 +134,7 @@ class AnvilProvider:
         except ValueError as error:
             raise Broken(
                 f"{self._keyring} cannot be used: {error}",
-                hint="NEXUS_KERNEL_RELEASES_KEYRING must name a file of armored certificates.",
+                hint="NEXUS_ANVIL_RELEASES_KEYRING must name a file of armored certificates.",
                 code="kernel-keyring",
             ) from error
 
