@@ -21,6 +21,12 @@ from images.services.kernel_facts import (
     kernel_config,
     kernel_scores,
 )
+from images.services.kernel_news import (
+    KernelNews,
+    kernel_news,
+    remember_kernel_news,
+    remember_no_kernel_news,
+)
 from images.services.kernel_offers import list_kernel_offers, refresh_kernels
 from images.services.kernel_shelf import (
     ask_for_kernel_users,
@@ -79,6 +85,7 @@ from images.services.sweeping import sweep_assets
 
 __all__ = [
     "KernelDiff",
+    "KernelNews",
     "Provenance",
     "ReleaseFiles",
     "ReleaseOffers",
@@ -118,6 +125,7 @@ __all__ = [
     "keep_kernel",
     "kernel_config",
     "kernel_dir",
+    "kernel_news",
     "kernel_scores",
     "list_kernel_offers",
     "list_release_offers",
@@ -133,6 +141,8 @@ __all__ = [
     "release_files",
     "release_of_version",
     "release_users",
+    "remember_kernel_news",
+    "remember_no_kernel_news",
     "remove_kernel",
     "remove_release",
     "rename_image",
