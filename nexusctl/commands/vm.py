@@ -24,7 +24,7 @@ from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.commands.vm_cp import cp, ls
 from nexusctl.commands.vm_exec import exec_
 from nexusctl.commands.vm_session import session_
-from nexusctl.commands.vm_shape import changed_shape_options, new_shape_options
+from nexusctl.commands.vm_shape import changed_shape_options, kernel_option, new_shape_options
 from nexusctl.commands.vm_shell import shell
 from nexusctl.commands.vm_upgrade import agent_upgrade
 from nexusctl.commands.warm import cold_option
@@ -59,7 +59,7 @@ def list_(app: App, state: str, image: str) -> None:
 @click.option("--drive", default="", help="Boot from this drive instead.")
 @name_option
 @new_shape_options
-@click.option("--kernel", default="", help="Left out, the default kernel.")
+@kernel_option
 @click.option("--start", is_flag=True, help="Start it as well.")
 @cold_option
 @vm_provision.provision_options
@@ -175,14 +175,17 @@ def rename(app: App, vm: str, name: str, work: Work) -> None:
 @vm.command()
 @vm_argument
 @changed_shape_options
+@click.option("--kernel", help="Always start it with this one; “default”: with the default.")
 @dry_run_option
 @pass_app
-def update(app: App, vm: str, shape: dict[str, Any], work: Work) -> None:
+def update(app: App, vm: str, shape: dict[str, Any], kernel: str | None, work: Work) -> None:
     """Change what a VM at rest is like.
 
     While it runs, what is done when it ends or does not answer, and for its next start its
     hypervisor.
     """
+    if kernel is not None:
+        shape["kernel"] = "" if kernel == "default" else kernel
     if not shape:
         raise click.UsageError("Say what to change, such as --memory 1024.")
     row = app.change("PATCH", f"/vms/{vm}", work, body=shape)

@@ -89,6 +89,11 @@ _FIELDS = (
 )
 
 
+kernel_option = click.option(
+    "--kernel", default="", help="Always start it with this one; left out, with the default."
+)
+
+
 def new_shape_options(function: F) -> F:
     """The options of a new VM, as the argument ``shape``: what the API takes, where given."""
     return _with(_NEW, function)
