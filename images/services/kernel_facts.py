@@ -95,11 +95,15 @@ def kernel_scores(kernel: Kernel | None = None) -> list[Score]:
     Only boots count: a guest that went on from saved memory did not use its kernel's start. One
     that has not ended yet without a hello counts as neither.
     """
-    rows = Kernel.objects.filter(boot__resumed_from="", boot__launched_at__isnull=False)
+    # In one call, so that all of it is about the same boot.
+    rows = Kernel.objects.filter(
+        boot__resumed_from="",
+        boot__launched_at__isnull=False,
+        boot__vm__attachments__is_root=True,
+    )
     if kernel is not None:
         rows = rows.filter(pk=kernel.pk)
-    root = rows.filter(boot__vm__attachments__is_root=True)
-    boots = root.order_by("-boot__created_at").values_list(
+    boots = rows.order_by("-boot__created_at").values_list(
         "pk",
         "name",
         "boot__vm__attachments__drive__image__name",

@@ -11,17 +11,20 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from builds.kernels import news
 from images import kernel_boots, services
 from images.models import Kernel
 from images.providers.modules import kernel_modules
 from images.services import kernel_shelf
 from nexus_site.core import operations
 from nexus_site.core.errors import Broken, Conflict, Denied, Invalid, NotFound
+from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Event, Operation
-from tests.factories import make_kernel, make_ready_vm
+from tests.factories import make_kernel
 from tests.images.downloads.keys import Key
 from tests.images.downloads.server import Mirror
 from tests.images.kernels import Booter, Releases, bzimage, deb, modules, vmlinux
+from tests.web.conftest import make_ready_vm
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("nudges")]
 
@@ -57,17 +60,7 @@ def ended(operation: Operation) -> Operation:
 def downloaded(version: str = "", **wish: str) -> Kernel:
     operation = ended(services.download_kernel(version, **wish))
     assert operation.state == "succeeded", operation.error
-    return Kernel.objects.get(name=_name(operation))
-
-
-def _name(operation: Operation) -> str:
-    return Kernel.objects.get(pk=_pk(operation)).name
-
-
-def _pk(operation: Operation) -> int:
-    from nexus_site.core.ids import NexusID
-
-    return NexusID.parse(operation.result["kernel"])
+    return Kernel.objects.get(pk=NexusID.parse(operation.result["kernel"]))
 
 
 def refused(operation: Operation) -> tuple[str, list[str]]:
@@ -78,8 +71,10 @@ def refused(operation: Operation) -> tuple[str, list[str]]:
 
 
 def files() -> list[str]:
+    """All that is there, but for a download's marks, which the next one takes up."""
     directory = kernel_shelf.kernels_dir()
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+    found = (str(path.relative_to(directory)) for path in directory.rglob("*"))
+    return sorted(name for name in found if ".download" not in name)
 
 
 def local(tmp_path: Path, kernel: bytes, name: str = "vmlinux") -> str:
@@ -412,8 +407,8 @@ def test_news_name_what_is_newer_than_what_is_here() -> None:
     kernels = [make_kernel(version="6.12.50", provider="built"), make_kernel(version="6.18.2-virt")]
     assert services.kernel_news(kernels).looked_at is None
     services.remember_kernel_news(["6.12.58", "6.18.2", "6.6.90", "7.1.3"], "7.1.3")
-    news = services.kernel_news(kernels)
-    assert (news.newer, news.latest, news.problem) == (["7.1.3", "6.12.58"], "7.1.3", "")
+    said = services.kernel_news(kernels)
+    assert (said.newer, said.latest, said.problem) == (["7.1.3", "6.12.58"], "7.1.3", "")
     services.remember_no_kernel_news("no network")
     assert services.kernel_news(kernels).newer == ["7.1.3", "6.12.58"]
     assert services.kernel_news(kernels).problem == "no network"
@@ -421,8 +416,6 @@ def test_news_name_what_is_newer_than_what_is_here() -> None:
 
 @pytest.mark.parametrize("online", [True, False])
 def test_the_daily_look_asks_the_publisher(mirror: Mirror, settings: Any, online: bool) -> None:
-    from builds.kernels import news
-
     releases = [
         {"version": "6.18.9", "moniker": "stable", "iseol": False, "released": {"isodate": "x"}},
         {"version": "7.0-rc1", "moniker": "mainline", "iseol": False, "released": {"isodate": "x"}},
