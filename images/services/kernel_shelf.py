@@ -194,10 +194,17 @@ def _require_files(kernel: Kernel) -> None:
     if not is_here(kernel):
         raise Broken(
             f"The files of the kernel “{kernel.name}” are gone.",
-            hint="Bring them back as they came: nexusctl kernel download "
-            f"{kernel.version} --provider {kernel.provider}",
+            hint=_way_back(kernel),
             code="kernel-missing",
         )
+
+
+def _way_back(kernel: Kernel) -> str:
+    """How its files come back."""
+    way = f"download {kernel.version} --provider {kernel.provider}"
+    if kernel.provider not in providers.NAMES:
+        way = f"build {kernel.version}"
+    return f"Bring them back as they came: nexusctl kernel {way}"
 
 
 def _require_idle(kernel: Kernel) -> None:
@@ -322,8 +329,7 @@ def _verify(run: Run) -> str:
         raise Broken(
             f"The files of the kernel “{kernel.name}” are damaged: {', '.join(found)}.",
             detail=f"expected: sha256 {kernel.sha256}",
-            hint="Bring them back as they came: nexusctl kernel download "
-            f"{kernel.version} --provider {kernel.provider}",
+            hint=_way_back(kernel),
             code="kernel-damaged",
         )
     return f"sha256 {kernel.sha256[:12]}… holds"

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from images import services
 from images.forms import DownloadKernelForm
 from images.models import Kernel
+from images.providers.kernels import NAMES
 from nexus_site.core.dialogs import Dialog, Listed
 from nexus_site.core.errors import NotFound
 from nexus_site.core.htmx import Request, go_to, page, render_page, toast
@@ -143,7 +144,13 @@ def _row(kernel: Kernel) -> dict[str, Any]:
     """What list and page show of a kernel; ``path`` is a part of a URL."""
     path = quote(kernel.source) if kernel.source.startswith("/") else ""
     boots = [{"vmm": vmm, **found} for vmm, found in sorted(kernel.boots.items())]
-    return {"kernel": kernel, "there": services.is_here(kernel), "path": path, "boots": boots}
+    return {
+        "kernel": kernel,
+        "there": services.is_here(kernel),
+        "fetched": kernel.provider in NAMES,
+        "path": path,
+        "boots": boots,
+    }
 
 
 def _config(kernel: Kernel) -> str:

@@ -18,7 +18,7 @@ from images.services.kernel_facts import Score
 from images.services.remembered import ReleaseOffers
 from nexus_site.core.models import Operation
 from tests.api.test_kernels import kept
-from tests.factories import make_kernel
+from tests.factories import make_kernel, make_vm
 from tests.web.conftest import htmx, make_ready_vm
 
 pytestmark = pytest.mark.usefixtures("nudges")
@@ -43,7 +43,7 @@ def _row(page: str, kernel: Kernel) -> str:
 
 
 def test_kernels_say_what_they_are(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    boots = {"qemu": {"seconds": 1.25, "at": "2026-01-01T00:00:00Z", "problem": ""}}
+    boots = {"qemu": {"seconds": 1.2, "at": "2026-01-01T00:00:00Z", "problem": ""}}
     good = kept(name="good-one", state="good", boots=boots, is_default=True)
     bad = {"firecracker": {"seconds": None, "at": "2026-01-01T00:00:00Z", "problem": "<dead>"}}
     other = kept(name="bad-one", state="bad", boots=bad)
@@ -123,17 +123,18 @@ def test_publishers_are_asked_now(client: Client) -> None:
 
 def test_a_vm_is_pinned_and_set_free_on_its_form(client: Client) -> None:
     kernel = make_kernel(name="new")
-    vm = make_ready_vm(name="web", state="stopped")
+    vm = make_vm(name="web", mem_size_mib=96)
     dialog = _page(client, "/vms/web/change/")
     assert '<option value="new">' in dialog
     form = {
         "vcpu_count": 1,
-        "mem_size_mib": 512,
+        "mem_size_mib": 96,
         "hypervisor": "auto",
         "restart_policy": "no",
         "unreachable_action": "keep",
     }
-    client.post("/vms/web/change/", form | {"kernel": "new"}, headers=DIALOG)
+    answer = client.post("/vms/web/change/", form | {"kernel": "new"}, headers=DIALOG)
+    assert answer.status_code == 200, answer.content.decode()
     vm.refresh_from_db()
     assert vm.kernel == kernel
     assert "new" in _page(client, "/vms/web/")
