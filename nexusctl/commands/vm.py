@@ -24,7 +24,7 @@ from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.commands.vm_cp import cp, ls
 from nexusctl.commands.vm_exec import exec_
 from nexusctl.commands.vm_session import session_
-from nexusctl.commands.vm_shape import changed_shape_options, kernel_option, new_shape_options
+from nexusctl.commands.vm_shape import changed_vm_options, new_vm_options
 from nexusctl.commands.vm_shell import shell
 from nexusctl.commands.vm_upgrade import agent_upgrade
 from nexusctl.commands.warm import cold_option
@@ -58,8 +58,7 @@ def list_(app: App, state: str, image: str) -> None:
 @click.option("--image", default="", help="Make a drive of this image and boot from it.")
 @click.option("--drive", default="", help="Boot from this drive instead.")
 @name_option
-@new_shape_options
-@kernel_option
+@new_vm_options
 @click.option("--start", is_flag=True, help="Start it as well.")
 @cold_option
 @vm_provision.provision_options
@@ -70,7 +69,6 @@ def create(
     image: str,
     drive: str,
     name: str,
-    kernel: str,
     start: bool,
     cold: bool,
     shape: dict[str, Any],
@@ -82,7 +80,6 @@ def create(
         "image": image,
         "drive": drive,
         "name": name,
-        "kernel": kernel,
         "start": start,
         "cold": cold,
     } | shape
@@ -174,18 +171,15 @@ def rename(app: App, vm: str, name: str, work: Work) -> None:
 
 @vm.command()
 @vm_argument
-@changed_shape_options
-@click.option("--kernel", help="Always start it with this one; “default”: with the default.")
+@changed_vm_options
 @dry_run_option
 @pass_app
-def update(app: App, vm: str, shape: dict[str, Any], kernel: str | None, work: Work) -> None:
+def update(app: App, vm: str, shape: dict[str, Any], work: Work) -> None:
     """Change what a VM at rest is like.
 
     While it runs, what is done when it ends or does not answer, and for its next start its
     hypervisor.
     """
-    if kernel is not None:
-        shape["kernel"] = "" if kernel == "default" else kernel
     if not shape:
         raise click.UsageError("Say what to change, such as --memory 1024.")
     row = app.change("PATCH", f"/vms/{vm}", work, body=shape)
