@@ -201,6 +201,7 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "provider.refreshed": lambda data: f"was asked: {data.get('offers', '?')} offers",
     "provider.deleted": "was deleted",
     "kernel.created": "was installed",
+    "kernel.tried": lambda data: f"was booted: it is {data.get('state', '')}",
     "release.created": "was fetched",
     "release.default": "is what VMs start with now",
     "release.removed": "was removed",
