@@ -206,6 +206,7 @@ _EVENTS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "kernel.refreshed": lambda data: f"found {data.get('offers', '?')} kernels",
     "kernel.verified": "was read again and holds",
     "kernel.damaged": "is damaged or missing",
+    "kernel.tried": lambda data: f"was booted: it is {data.get('state', '')}",
     "release.created": "was fetched",
     "release.default": "is what VMs start with now",
     "release.removed": "was removed",

@@ -141,7 +141,7 @@ def compile_kernel(run: Run) -> str:
         place.compile(build.jobs, _listener(run, output.add, counter.add))
     finally:
         output.finish()
-        counter.save()
+    counter.finish()
     return f"{counter.compiled} objects, {place.vmlinux.stat().st_size / 1e6:.1f} MB"
 
 
@@ -284,6 +284,11 @@ class Counter:
 
     def save(self) -> None:
         _note(self._build, compiled=self.compiled, expected=max(self.expected, self.compiled))
+
+    def finish(self) -> None:
+        """All objects are there."""
+        self.expected = self.compiled
+        self.save()
 
 
 def _listener(run: Run, *takers: Callable[[bytes], None]) -> Callable[[bytes], None]:

@@ -73,6 +73,7 @@ _PAGES = {
     "provider": "images:provider",
     "template": "builds:template",
     "build": "builds:detail",
+    "kernelbuild": "builds:kernel-build",
     "operation": "operation",
 }
 
