@@ -43,10 +43,10 @@ def prune_warm_templates() -> None:
     warm.prune_if_needed()
 
 
-@djhuey.db_periodic_task(huey.crontab(minute="17", hour="4"))
+@djhuey.db_periodic_task(huey.crontab(minute="17"))
 def look_for_newer_kernels() -> None:
-    """Once a day: which versions are maintained now."""
-    news.look()
+    """Every hour: whether a day has passed, and if so which versions are maintained now."""
+    news.look_when_due()
 
 
 register(health.KIND, health.plan)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 
 from builds.kernels.publisher import publisher
-from images.services import remember_kernel_news, remember_no_kernel_news
+from images.services import kernel_news_are_due, remember_kernel_news, remember_no_kernel_news
 from nexus_site.core.errors import NexusError
 
 log = logging.getLogger(__name__)
 
 #: What is worth a notice; not what is being tried out.
 KINDS = ("stable", "longterm")
+
+
+def look_when_due() -> None:
+    """Once a day, whenever the server runs."""
+    if kernel_news_are_due():
+        look()
 
 
 def look() -> None:

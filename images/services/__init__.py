@@ -24,6 +24,7 @@ from images.services.kernel_facts import (
 from images.services.kernel_news import (
     KernelNews,
     kernel_news,
+    kernel_news_are_due,
     remember_kernel_news,
     remember_no_kernel_news,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "kernel_config",
     "kernel_dir",
     "kernel_news",
+    "kernel_news_are_due",
     "kernel_scores",
     "list_kernel_offers",
     "list_release_offers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -16,6 +16,7 @@ from images.providers.base import version_key
 from nexus_site.core.models import Setting
 
 KEY = "kernel.news"
+EVERY = timedelta(days=1)
 #: Distributions number their kernels by themselves.
 _OWN_NUMBERS = "distro"
 _NUMBERS = re.compile(r"(\d+\.\d+)(?:\.\d+)?")
@@ -67,9 +68,16 @@ def kernel_news(kernels: Iterable[Kernel]) -> KernelNews:
     return KernelNews(newer, latest, parse_datetime(value.get("at", "")), value["problem"])
 
 
+def kernel_news_are_due() -> bool:
+    """Whether it is a day since the publisher was asked, with or without an answer."""
+    kept = Setting.objects.filter(pk=KEY).first()
+    asked = parse_datetime(kept.value["asked"]) if kept else None
+    return asked is None or timezone.now() - asked >= EVERY
+
+
 def _keep(values: Mapping[str, Any]) -> None:
     before = Setting.objects.filter(pk=KEY).first()
-    value = {**(before.value if before else {}), **values}
+    value = {**(before.value if before else {}), **values, "asked": timezone.now().isoformat()}
     Setting.objects.update_or_create(pk=KEY, defaults={"value": value})
 
 

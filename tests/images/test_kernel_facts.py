@@ -103,7 +103,10 @@ def test_the_daily_look_asks_the_publisher(mirror: Mirror, settings: Any, online
     if online:
         mirror.add("/releases.json", json.dumps(document).encode())
     set_up(settings, kernel_releases_url=mirror.url)
-    news.look()
+    news.look_when_due()
+    mirror.requests.clear()
+    news.look_when_due()
+    assert mirror.requests == [], "once a day, also after a failure"
     found = services.kernel_news([])
     assert found.newer == (["6.18.9"] if online else [])
     assert bool(found.problem) is not online

@@ -216,8 +216,9 @@ def test_only_allowed_directories_are_looked_at(tmp_path: Path, settings: Any) -
     outside = local(tmp_path, vmlinux())
     (allowed / "link").symlink_to(outside)
     for path in (outside, f"{allowed}/../vmlinux", str(allowed / "link")):
-        with pytest.raises(Denied, match="may not be taken"):
-            services.download_kernel(provider="local", path=path)
+        for provider in ("local", "distro"):
+            with pytest.raises(Denied, match="may not be taken"):
+                services.download_kernel(provider=provider, path=path)
     assert downloaded(provider="local", path=local(allowed, vmlinux())).state == "good"
 
 

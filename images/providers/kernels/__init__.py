@@ -24,7 +24,7 @@ def open_kernel_providers(
     """All of them: where kernels are released and by whom, and where local ones may be."""
     return [
         AnvilProvider(base_url, keyring),
-        DistroProvider(),
+        DistroProvider(allowed),
         EmbeddedKernels(),
         LocalKernels(allowed),
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from images.files import system_errors
@@ -21,7 +22,7 @@ from images.kernel_elf import (
     release_of,
 )
 from images.kernel_packing import compression_of, unpack
-from nexus_site.core.errors import Invalid, NotFound
+from nexus_site.core.errors import Denied, Invalid, NotFound
 
 VMLINUX, BZIMAGE, CONFIG = "vmlinux", "bzImage", "config"
 VERSION = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,5}){1,3}(?:[.+~_-][A-Za-z0-9.+~_-]{1,40})?")
@@ -44,6 +45,18 @@ def no_path(path: str) -> None:
         raise Invalid(
             "A path is for the providers “local” and “distro”.",
             hint="Add --provider local or --provider distro, or leave the path out.",
+            code="kernel-path",
+        )
+
+
+def check_allowed(path: Path, allowed: Sequence[Path]) -> None:
+    """Raise ``Denied`` for what is not below an ``allowed`` directory, also behind links."""
+    place = path.resolve()
+    if not any(place.is_relative_to(one.resolve()) for one in allowed):
+        raise Denied(
+            f"Kernels may not be taken from {path}.",
+            hint="Allowed are the directories in NEXUS_KERNEL_PATHS: "
+            + ", ".join(map(str, allowed)),
             code="kernel-path",
         )
 

@@ -20,6 +20,7 @@ from images.providers.base import version_key
 from images.providers.kernels import debs
 from images.providers.kernels.base import (
     VERSION,
+    check_allowed,
     check_version_text,
     no_kernel,
     put_config,
@@ -46,8 +47,8 @@ class DistroProvider:
     name = "distro"
     label = "A Debian kernel package"
 
-    def __init__(self, apt: Path = APT_DIRECTORY) -> None:
-        self._apt = apt
+    def __init__(self, allowed: Sequence[Path] = (Path("/"),), apt: Path = APT_DIRECTORY) -> None:
+        self._allowed, self._apt = allowed, apt
 
     def offers(self, arch: str) -> Sequence[ReleaseOffer]:
         """None: only the archive knows."""
@@ -64,6 +65,7 @@ class DistroProvider:
         check_version_text(version)
         if path:
             check_path(path)
+            check_allowed(Path(path), self._allowed)
 
     def find(self, version: str, arch: str, path: str) -> ReleaseOffer:
         if arch not in ARCHES:
@@ -117,6 +119,7 @@ class DistroProvider:
             put_modules(module_files(modules), builtin, directory)
 
     def _in_file(self, path: Path, version: str, arch: str) -> ReleaseOffer:
+        check_allowed(path, self._allowed)
         if not path.is_file():
             raise NotFound(f"There is no file {path} on the server.", code="kernel-not-found")
         control = debs.control_of(path)

@@ -11,6 +11,7 @@ from images.providers.kernels.base import (
     BZIMAGE,
     CONFIG,
     VMLINUX,
+    check_allowed,
     check_version_text,
     plain_kernel,
     put_config,
@@ -20,7 +21,7 @@ from images.providers.kernels.base import (
 from images.providers.kernels.modules import BUILTIN, module_files, put_modules
 from images.providers.modules import ARCHIVE
 from images.providers.releases.base import FetchedRelease, ReleaseOffer, check_path
-from nexus_site.core.errors import Denied, Invalid, NotFound
+from nexus_site.core.errors import Invalid, NotFound
 
 BOOT, MODULES = Path("/boot"), Path("/lib/modules")
 
@@ -54,7 +55,7 @@ class LocalKernels:
                 code="kernel-path",
             )
         check_path(path)
-        self._check_allowed(Path(path))
+        check_allowed(Path(path), self._allowed)
 
     def find(self, version: str, arch: str, path: str) -> ReleaseOffer:
         place = self._kernel_at(Path(path), version)
@@ -97,27 +98,16 @@ class LocalKernels:
 
     def _kernel_at(self, path: Path, version: str) -> Path:
         """The kernel that ``path`` means, wherever links lead."""
-        self._check_allowed(path)
+        check_allowed(path, self._allowed)
         with system_errors():
             names = (VMLINUX, BZIMAGE, f"vmlinuz-{version}", "vmlinuz")
             places = [path / name for name in names] if path.is_dir() else [path]
             for place in places:
                 if place.is_file():
-                    self._check_allowed(place)
+                    check_allowed(place, self._allowed)
                     return place.resolve()
         raise NotFound(
             f"There is no kernel at {path} on the server.",
             hint="Name the file, or the directory with its vmlinux.",
             code="kernel-not-found",
         )
-
-    def _check_allowed(self, path: Path) -> None:
-        """Raise ``Denied`` for what is elsewhere, also behind links."""
-        place = path.resolve()
-        if not any(place.is_relative_to(one.resolve()) for one in self._allowed):
-            raise Denied(
-                f"Kernels may not be taken from {path}.",
-                hint="Allowed are the directories in NEXUS_KERNEL_PATHS: "
-                + ", ".join(map(str, self._allowed)),
-                code="kernel-path",
-            )
