@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from nexusctl import output
-from nexusctl.app import App, Work, confirm, dry_run_option, pass_app, work_options, yes_option
+from nexusctl.app import (
+    App,
+    Command,
+    Work,
+    confirm,
+    dry_run_option,
+    pass_app,
+    work_options,
+    yes_option,
+)
 from nexusctl.errors import Failure
 from nexusctl.formatting import ago, seconds, size, when
 
@@ -17,7 +26,7 @@ PROVIDERS = ("anvil", "distro", "embedded", "local")
 MOST_OPTIONS = 200  # of a difference, on a screen; all are in --json
 
 
-@click.command("list")
+@click.command("list", cls=Command)
 @click.option("--refresh", is_flag=True, help="Ask the publishers first.")
 @pass_app
 def list_(app: App, refresh: bool) -> None:
@@ -34,14 +43,14 @@ def list_(app: App, refresh: bool) -> None:
         output.note(f"The publishers were asked: {looked}. Ask: nexusctl kernel list --refresh")
 
 
-@click.command()
+@click.command(cls=Command)
 @pass_app
 def installed(app: App) -> None:
     """List what is on this host."""
     app.items("/kernels", show_installed)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("version", default="")
 @click.option(
     "--provider",
@@ -72,7 +81,7 @@ def download(app: App, version: str, provider: str, path: Path | None, work: Wor
             output.note(f"Use it from now on: nexusctl kernel use {row['name']}")
 
 
-@click.command()
+@click.command(cls=Command)
 @kernel_argument
 @dry_run_option
 @pass_app
@@ -83,7 +92,7 @@ def use(app: App, kernel: str, work: Work) -> None:
         output.data(f"{row['name']}  {row['id']}")
 
 
-@click.command()
+@click.command(cls=Command)
 @kernel_argument
 @click.option("--config", is_flag=True, help="Print the options that it was built with.")
 @pass_app
@@ -96,7 +105,7 @@ def inspect(app: App, kernel: str, config: bool) -> None:
         app.answer(app.client.get(f"/kernels/{kernel}"), show_kernel)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("before", metavar="KERNEL")
 @click.argument("after", metavar="OTHER")
 @pass_app
@@ -105,7 +114,7 @@ def diff(app: App, before: str, after: str) -> None:
     app.answer(app.client.get(f"/kernels/{before}/diff/{after}"), show_diff)
 
 
-@click.command()
+@click.command(cls=Command)
 @kernel_argument
 @yes_option
 @dry_run_option
@@ -116,7 +125,7 @@ def remove(app: App, kernel: str, yes: bool, work: Work) -> None:
     app.change("DELETE", f"/kernels/{kernel}", work)
 
 
-@click.command()
+@click.command(cls=Command)
 @kernel_argument
 @click.option("--boot", is_flag=True, help="Also boot it once on each VMM.")
 @work_options
@@ -129,7 +138,7 @@ def verify(app: App, kernel: str, boot: bool, work: Work) -> None:
         output.data(f"{row['name']}  {row['id']}  {row['state']}")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("kernel", metavar="[KERNEL]", default="")
 @pass_app
 def scores(app: App, kernel: str) -> None:

@@ -28,7 +28,7 @@ def vmlinux(version: str = "6.12.58", config: str = "", *, notes: bool = True) -
     struct.pack_into("<HH", header, 54, 56, 1)
     program = struct.pack("<IIQQQQQQ", 4, 0, 120, 0, 0, len(note), len(note), 4)
     banner = f"Linux version {version} (b@d) (gcc 12.2.0, GNU ld 2.40) #1 SMP\n".encode()
-    inside = b"IKCFG_ST" + gzip.compress(config.encode()) + b"IKCFG_ED" if config else b""
+    inside = b"IKCFG_ST" + gzip.compress(config.encode(), mtime=0) + b"IKCFG_ED" if config else b""
     return bytes(header) + program + note + banner + inside
 
 
