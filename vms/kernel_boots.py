@@ -22,6 +22,7 @@ from nexus_site.core.errors import Broken, NexusError
 from nexus_site.core.ids import NexusID
 from vms.build_machine import MAC, BuildMachine
 from vms.choice import label, probe
+from vms.console import PANIC
 from vms.drivers import NAMES, driver_for
 from vms.hypervisors import monitored
 from vms.hypervisors.base import Disk, Handle, Hypervisor, VmmSpec
@@ -31,6 +32,7 @@ MEMORY_MIB = 256
 MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp")
 #: All that the kernel says; to find the line where it stops, time does not matter.
 CHATTY = ("ignore_loglevel",)
+AGENT = "nexus-agent:"
 NO_SLOT = 0  # those of VMs begin with 1
 
 
@@ -122,6 +124,9 @@ def _spec(files: KernelFiles, directory: Path, more_arguments: Sequence[str]) ->
 
 
 def _failed(vmm: str, console: str) -> BootTry:
-    last = next((line for line in reversed(console.splitlines()) if line.strip()), "")
-    where = f"its console stopped at “{last.strip()}”" if last else "its console stayed silent"
+    lines = [line.strip() for line in console.splitlines() if line.strip()]
+    # After a panic comes a trace, after the agent's last words the end of the machine.
+    told = [line for line in lines if PANIC in line or AGENT in line]
+    last = (told or lines or [""])[-1]
+    where = f"its console stopped at “{last}”" if last else "its console stayed silent"
     return BootTry(vmm, None, f"{label(vmm)}'s guest sent no hello; {where}", console)

@@ -46,8 +46,8 @@ def test_one_that_finds_no_root_says_where_it_stopped(
     build_initrd(tmp_path / "initrd", agent_path(), [])
     tried = KernelBoots().boot(vmm, files(boot_files, tmp_path / "initrd"), tmp_path / vmm, nothing)
     assert tried.seconds is None
-    assert "its console stopped at “" in tried.problem
-    assert "panic" in tried.console
+    assert "its console stopped at “nexus-agent: cannot use the root file system" in tried.problem
+    assert "Run /init" in tried.console
 
 
 def test_what_is_no_kernel_is_told(vmm: str, boot_files: BootFiles, tmp_path: Path) -> None:
