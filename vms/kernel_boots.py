@@ -18,7 +18,7 @@ from django.conf import settings
 from images import services as image_services
 from images.formats.e2fsprogs import run_tool
 from images.kernel_boots import BootTry, KernelFiles
-from nexus_site.core.errors import Broken, NexusError
+from nexus_site.core.errors import Broken, Invalid, NexusError
 from nexus_site.core.ids import NexusID
 from vms.build_machine import MAC, BuildMachine
 from vms.choice import label, probe
@@ -51,7 +51,7 @@ class KernelBoots:
         """One boot, and another where it fails: to have the kernel say more."""
         try:
             return BootTry(vmm, _boot(driver_for(vmm), files, directory, check))
-        except Broken as error:
+        except (Broken, Invalid) as error:
             if error.code != "build-vm-lost":  # the VMM itself refuses it
                 return BootTry(vmm, None, error.text, error.detail)
         again = directory.with_name(f"{vmm}-again")
