@@ -10,7 +10,7 @@ import pytest
 
 from images.models import Kernel
 from images.providers.releases import ReleaseOffer
-from images.services import host_arch, kernel_shelf
+from images.services import host_arch, kernel_dir, kernel_shelf
 from images.services.kernel_facts import Score
 from images.services.remembered import ReleaseOffers
 from nexus_site.core.models import Operation
@@ -30,7 +30,7 @@ def _nothing_is_left() -> Iterator[None]:
 def kept(**values: Any) -> Kernel:
     """A kernel with its files."""
     kernel = make_kernel(**{"arch": host_arch(), "provider": "local"} | values)
-    directory = kernel_shelf.kernel_dir(kernel)
+    directory = kernel_dir(kernel)
     directory.mkdir(parents=True)
     (directory / "vmlinux").write_bytes(vmlinux())
     return kernel
