@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from builds import queries, services
 from builds.forms import Lines
-from builds.models import Build, Template, TemplateVersion
+from builds.models import Build, KernelBuild, Template, TemplateVersion
 from builds.template_yaml import TemplateDocument, dump, load
 from images.models import Rootfs
 from nexus_site.core.admin import ReadOnlyAdmin
@@ -154,3 +154,13 @@ class BuildAdmin(ReadOnlyAdmin):
     list_select_related = ("template_version__template",)
     search_fields = ("image_name", "template_version__template__name")
     search_ids = ("pk", "operation_id", "image_id")
+
+
+@admin.register(KernelBuild)
+class KernelBuildAdmin(ReadOnlyAdmin):
+    list_display = ("letters", "version", "fragment", "state", "kernel", "created_at", "ended_at")
+    list_filter = ("state", "fragment")
+    list_select_related = ("kernel",)
+    search_fields = ("version", "source")
+    search_ids = ("pk", "operation_id", "kernel_id")
+    hidden = ("fragment_text",)

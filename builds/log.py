@@ -8,19 +8,19 @@ from pathlib import Path
 
 from django.conf import settings
 
-from builds.models import Build
+from builds.models import Making
 
 MAX_LOG = 16 << 20  # bytes; what a build says beyond it is not kept
 _MAX_LINE = 4096  # bytes; longer lines are broken
 _CUT = "… the log is full: what follows is not kept\n"
 
 
-def log_path(build: Build) -> Path:
+def log_path(build: Making) -> Path:
     """Where the build's log is kept, for as long as the build's row."""
     return Path(settings.NEXUS.data_dir) / "builds" / f"{build.ref}.log"
 
 
-def write(build: Build, text: str) -> None:
+def write(build: Making, text: str) -> None:
     """Add lines to the build's log; a full disk must not hide the failure it causes."""
     _append(log_path(build), text)
 
@@ -31,7 +31,7 @@ class Output:
     ``recent`` has the last lines, as evidence for an error.
     """
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Making) -> None:
         self._path = log_path(build)
         self._rest = b""
         self.recent: list[str] = []

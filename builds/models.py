@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 from builds.recipe import Recipe, parse
-from images.models import Image, Rootfs
+from images.models import Image, Kernel, Rootfs
 from nexus_site.core.ids import NexusIDField
 from nexus_site.core.models import NamedModel, NexusModel
 
@@ -49,8 +49,8 @@ class TemplateVersion(NexusModel):
         return parse(self.recipe)
 
 
-class Build(NexusModel):
-    """One run of a template version; its steps are its operation's, its log is a file."""
+class Making(NexusModel):
+    """One run of something that makes; its steps are its operation's, its log is a file."""
 
     class State(models.TextChoices):
         RUNNING = "running"
@@ -58,11 +58,26 @@ class Build(NexusModel):
         FAILED = "failed"
         CANCELLED = "cancelled"
 
-    template_version = models.ForeignKey(
-        TemplateVersion, on_delete=models.PROTECT, related_name="builds"
-    )
     state = models.CharField(
         max_length=10, choices=State.choices, default=State.RUNNING, db_index=True
+    )
+    operation_id = NexusIDField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    error = models.JSONField(default=dict)
+
+    class Meta:
+        abstract = True
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"build {self.ref}"
+
+
+class Build(Making):
+    """One run of a template version."""
+
+    template_version = models.ForeignKey(
+        TemplateVersion, on_delete=models.PROTECT, related_name="builds"
     )
     key = NexusIDField(
         null=True, blank=True, db_index=True, help_text="Derived from the inputs: build_id inside."
@@ -81,12 +96,29 @@ class Build(NexusModel):
         related_name="verifications",
         help_text="The image that this build is to make again, byte by byte.",
     )
-    operation_id = NexusIDField(null=True, blank=True)
-    ended_at = models.DateTimeField(null=True, blank=True)
-    error = models.JSONField(default=dict)
 
-    class Meta:
-        ordering = ["-created_at"]
 
-    def __str__(self) -> str:
-        return f"build {self.ref}"
+class KernelBuild(Making):
+    """One build of a kernel from its source and a fragment of options."""
+
+    version = models.CharField(max_length=60, blank=True, help_text="Empty until it is known.")
+    arch = models.CharField(max_length=20)
+    source = models.CharField(max_length=500, help_text="URL, or the path of a tarball.")
+    source_sha256 = models.CharField(max_length=64, blank=True)
+    verification = models.CharField(
+        max_length=200, blank=True, help_text="What vouches for the source: sha256, OpenPGP key…"
+    )
+    fragment = models.CharField(max_length=60, help_text="Name and number, such as microvm 1.")
+    fragment_text = models.TextField(help_text="See builds/kernels/fragments.py.")
+    jobs = models.PositiveSmallIntegerField(help_text="How many compilers run at once.")
+    compiler = models.CharField(max_length=200, blank=True)
+    compiled = models.PositiveIntegerField(default=0, help_text="Objects that are there.")
+    expected = models.PositiveIntegerField(default=0, help_text="Objects there will be; a guess.")
+    kernel = models.ForeignKey(
+        Kernel, null=True, blank=True, on_delete=models.SET_NULL, related_name="builds"
+    )
+
+    @property
+    def title(self) -> str:
+        """How people call what it makes: Linux 6.1.192 (microvm 1)."""
+        return f"Linux {self.version} ({self.fragment})".replace("  ", " ")

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from builds.views import builds, template_forms, templates
+from builds.views import builds, kernels, template_forms, templates
 
 app_name = "builds"
 urlpatterns = [
@@ -24,6 +24,8 @@ urlpatterns = [
     ),
     path("templates/<str:ref>/build/", builds.run_build, name="build"),
     path("builds/", builds.build_list, name="list"),
+    path("builds/kernels/", kernels.kernel_build_list, name="kernel-builds"),
+    path("builds/kernels/<str:ref>/", kernels.kernel_build_detail, name="kernel-build"),
     path("builds/<str:ref>/", builds.build_detail, name="detail"),
     path("builds/<str:ref>/again/", builds.build_again, name="again"),
     path("images/<str:ref>/verify/", builds.verify_image, name="verify-image"),

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from builds.inputs import Inputs
 from builds.machines import provider
-from builds.models import Build
+from builds.models import Build, Making
 from builds.recipe import Recipe, parse
 from images.trees import Tree
 from nexus_site.core.errors import Conflict
@@ -36,7 +36,7 @@ def recipe_of(build: Build) -> Recipe:
     return parse(inputs_of(build).recipe)
 
 
-def workspace(build: Build) -> Path:
+def workspace(build: Making) -> Path:
     """The build's own directory, gone when it ends."""
     return Path(settings.NEXUS.data_dir) / "builds" / build.ref
 

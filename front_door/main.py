@@ -16,6 +16,7 @@ from front_door.steps import Terminal, step
 from front_door.tools import (
     ensure_browser,
     ensure_file_systems,
+    ensure_kernel_tools,
     ensure_mmdebstrap,
     ensure_network_tools,
     ensure_ssh_keygen,
@@ -104,6 +105,8 @@ def _test(arguments: list[str]) -> int:
         ensure_ssh_keygen(this)
     with step(terminal, "nftables") as this:
         ensure_network_tools(this)
+    with step(terminal, "kernel source and compiler") as this:
+        ensure_kernel_tools(this)
     return _call([PYTHON, "-m", "pytest", *(arguments or WHOLE_SUITE)])
 
 

@@ -39,6 +39,7 @@ MANAGERS = (
             "openssh-client": "openssh-client",
             "network": "nftables iproute2",
             "venv": "python3-venv",
+            "kernel": "linux-source make gcc libc6-dev binutils flex bison bc perl libelf-dev",
         },
     ),
     Manager(

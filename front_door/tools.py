@@ -19,6 +19,8 @@ QEMU = "qemu-system-x86_64"
 START_TIMEOUT = 60.0
 FIRMWARE = "qboot.rom"  # what the microvm machine boots with
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: What Debian has of the kernel's source, and the header that building it needs.
+SOURCES, LIBELF = Path("/usr/src"), Path("/usr/include/gelf.h")
 
 
 def ensure_vmm(step: Step) -> None:
@@ -126,6 +128,19 @@ def ensure_ssh_keygen(step: Step) -> None:
         return
     command = system.command_for(["openssh-client"])
     step.note = f"missing: tests of host keys are skipped; `{command}`"
+
+
+def ensure_kernel_tools(step: Step) -> None:
+    """Find what a kernel is built of and with, or install it; tests build one, once.
+
+    Nexus itself needs it only where someone builds a kernel, and then names the command.
+    """
+    programs = all(map(shutil.which, ("make", "gcc", "flex", "bison", "bc", "perl")))
+    here = programs and LIBELF.exists() and any(SOURCES.glob("linux-source-*.tar.xz"))
+    if here or system.install(step, ["kernel"]):
+        return
+    command = system.command_for(["kernel"])
+    step.note = f"missing: tests that build a kernel will fail; `{command}`"
 
 
 def ensure_network_tools(step: Step) -> None:

@@ -1,13 +1,13 @@
-"""Images and kernels over HTTP; root file systems and their providers have modules."""
+"""Images over HTTP; root file systems, kernels and their providers have modules."""
 
 from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
-from images import contents_api, providers_api, releases_api, rootfs_api, services
-from images.models import Image, Kernel
-from images.schemas import ImageDetail, ImageOut, KernelOut, UpdateImage
+from images import contents_api, kernels_api, providers_api, releases_api, rootfs_api, services
+from images.models import Image
+from images.schemas import ImageDetail, ImageOut, UpdateImage
 from nexus_site.core.http import STARTED, carry_out
 from nexus_site.core.ids import resolve
 from nexus_site.core.pagination import PageQuery, Slice, paginate
@@ -17,6 +17,7 @@ router = Router(tags=["images, root file systems and kernels"])
 router.add_router("", rootfs_api.router)
 router.add_router("", providers_api.router)
 router.add_router("", contents_api.router)
+router.add_router("", kernels_api.router)
 router.add_router("/firecracker", releases_api.router)
 
 IMAGES = Image.objects.select_related("rootfs").prefetch_related("builds")
@@ -48,13 +49,3 @@ def delete_image(request: HttpRequest, ref: str, query: Query[ChangeQuery]) -> H
     """Delete an image that no drive depends on."""
     image = resolve(IMAGES.all(), ref)
     return carry_out(request, query, lambda: services.delete_image(image))
-
-
-@router.get("/kernels", response=Page[KernelOut])
-def list_kernels(request: HttpRequest, query: Query[PageQuery]) -> Slice:
-    return paginate(Kernel.objects.all(), query, "-created_at", "name")
-
-
-@router.get("/kernels/{ref}", response=KernelOut)
-def get_kernel(request: HttpRequest, ref: str) -> Kernel:
-    return resolve(Kernel.objects.all(), ref)

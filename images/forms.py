@@ -9,6 +9,7 @@ from django import forms
 from images.models import Provider
 from images.providers import releases
 from images.providers.base import Field, ProviderType
+from images.providers.kernels import open_kernel_providers
 from nexus_site.core.errors import NexusError
 from nexus_site.core.forms import ServiceForm
 from nexus_site.core.ids import NAME_RULE
@@ -81,6 +82,36 @@ class DownloadReleaseForm(ServiceForm):
         label="Path on the server",
         help_text="Of firecracker or its directory; for the package, of a file to take instead.",
         widget=forms.TextInput(attrs=_PLAIN | {"placeholder": "/usr/local/bin"}),
+    )
+
+
+class DownloadKernelForm(ServiceForm):
+    """A kernel to bring here."""
+
+    code_fields = ServiceForm.code_fields | {
+        "kernel-version": "version",
+        "kernel-path": "path",
+        "kernel-releases": "provider",
+    }
+
+    provider = forms.ChoiceField(
+        label="From",
+        initial="distro",
+        choices=[(provider.name, provider.label) for provider in open_kernel_providers()],
+    )
+    version = forms.CharField(
+        required=False,
+        max_length=60,
+        label="Version",
+        help_text="Such as “6.12.58”. Empty: the newest.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    path = forms.CharField(
+        required=False,
+        max_length=4000,
+        label="Path on the server",
+        help_text="Of a kernel or its directory; for Debian, of a package to take instead.",
+        widget=forms.TextInput(attrs=_PLAIN | {"placeholder": "/boot/vmlinuz-VERSION"}),
     )
 
 

@@ -22,6 +22,7 @@ from nexus_site.core.errors import Invalid
 # The tiny power button turns the ACPI button into a signal to PID 1, without an input daemon.
 ROOT_MODULES = ("virtio_blk", "ext4")
 EXTRA_MODULES = (
+    *("virtio_mmio", "virtio_console"),  # where the devices are found; built in elsewhere
     *("virtio_net", "af_packet", "vmw_vsock_virtio_transport"),
     *("virtio_rng", "virtio_balloon", "tiny_power_button"),
 )

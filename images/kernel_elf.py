@@ -8,10 +8,12 @@ see "The Linux/x86 Boot Protocol" in the kernel's documentation.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 
+from images.kernel_packing import unpack
 from nexus_site.core.errors import Invalid
 
 MAX_VMLINUX_BYTES = 512 * 1024 * 1024
@@ -21,28 +23,24 @@ SETUP_SECTS_AT, SETUP_MAGIC_AT, VERSION_AT, PAYLOAD_AT = 0x1F1, 0x202, 0x206, 0x
 FIRST_VERSION_WITH_PAYLOAD = 0x0208
 SECTOR = 512
 
-COMPRESSIONS = {
-    b"\x1f\x8b": "gzip",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x02\x21\x4c\x18": "lz4",
-    b"\x5d\x00\x00": "lzma",
-    b"BZh": "bzip2",
-    b"\x89LZO": "lzo",
-}
-
 ELF64_LITTLE_ENDIAN = b"\x7fELF\x02\x01"
 PT_NOTE = 4
+_BANNER = re.compile(
+    rb"Linux version ([0-9][0-9A-Za-z.+_~-]{0,63}) \([^()\n]{0,80}\) "
+    rb"\(((?:[^()\n]|\([^()\n]*\)){0,300})\)"
+)
+_CONFIG_START, _CONFIG_END = b"IKCFG_ST", b"IKCFG_ED"
+MAX_CONFIG_BYTES = 2 << 20
 XEN_ELFNOTE_PHYS32_ENTRY = 18
 
 
 def extract_vmlinux(bzimage: bytes) -> bytes:
     """The uncompressed ELF kernel inside a bzImage, checked to boot by PVH.
 
-    Raises Invalid when this is no bzImage, its compression is not gzip, it is damaged,
-    or its ELF is not one that `check_vmlinux` accepts.
+    Raises Invalid when this is no bzImage, its compression is unknown, it is damaged, or its
+    ELF is not one that `check_vmlinux` accepts.
     """
-    vmlinux = _decompress(_payload(bzimage))
+    vmlinux = unpack(_payload(bzimage), MAX_VMLINUX_BYTES)
     check_vmlinux(vmlinux)
     return vmlinux
 
@@ -65,6 +63,32 @@ def check_vmlinux(vmlinux: bytes) -> None:
         )
 
 
+def release_of(vmlinux: bytes) -> str:
+    """The release (`uname -r`) that a kernel says it has. Raises Invalid where it says nothing."""
+    if (found := _BANNER.search(vmlinux)) is None:
+        raise Invalid("The kernel does not say which release it is.", code="kernel-damaged")
+    return found[1].decode()
+
+
+def compiler_of(vmlinux: bytes) -> str:
+    """What it was compiled with, by its own words; empty where it says nothing."""
+    found = _BANNER.search(vmlinux)
+    return found[2].decode(errors="replace") if found else ""
+
+
+def embedded_config(vmlinux: bytes) -> str:
+    """The configuration inside a kernel that was built with CONFIG_IKCONFIG=y; else empty."""
+    start, end = vmlinux.find(_CONFIG_START), vmlinux.find(_CONFIG_END)
+    if not 0 <= start < end:
+        return ""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        packed = vmlinux[start + len(_CONFIG_START) : end]
+        return unpacker.decompress(packed, MAX_CONFIG_BYTES).decode(errors="replace")
+    except zlib.error:
+        return ""
+
+
 def _payload(bzimage: bytes) -> bytes:
     """The compressed part of a bzImage, found by its setup header."""
     if bzimage[SETUP_MAGIC_AT : SETUP_MAGIC_AT + 4] != SETUP_MAGIC:
@@ -82,26 +106,6 @@ def _payload(bzimage: bytes) -> bytes:
             "The bzImage is cut off: its payload is not all there.", code="kernel-damaged"
         )
     return bzimage[start : start + length]
-
-
-def _decompress(payload: bytes) -> bytes:
-    compression = next(
-        (name for magic, name in COMPRESSIONS.items() if payload.startswith(magic)), "unknown"
-    )
-    if compression != "gzip":
-        raise Invalid(
-            f"The kernel is packed with {compression} compression; only gzip is supported.",
-            hint="Use a kernel built with CONFIG_KERNEL_GZIP=y, or an uncompressed vmlinux.",
-            code="kernel-compression",
-        )
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        vmlinux = unpacker.decompress(payload, MAX_VMLINUX_BYTES)
-    except zlib.error as error:
-        raise Invalid(f"The kernel's payload is damaged: {error}.", code="kernel-damaged") from None
-    if not unpacker.eof:
-        raise Invalid("The kernel's payload is cut off or too large.", code="kernel-damaged")
-    return vmlinux
 
 
 def _notes(elf: bytes) -> Iterator[tuple[bytes, int]]:

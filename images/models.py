@@ -74,7 +74,16 @@ class Rootfs(NexusModel):
 
 
 class Kernel(NamedModel):
-    """A kernel that VMs start: an uncompressed ELF ``vmlinux``, and its modules."""
+    """A kernel that VMs start: an uncompressed ELF ``vmlinux``, and the modules it has, if any.
+
+    Only one that has booted is good. The embedded one, which its publisher boots, is the default
+    of a new server before it has.
+    """
+
+    class State(models.TextChoices):
+        UNVERIFIED = "unverified"
+        GOOD = "good"
+        BAD = "bad"
 
     version = models.CharField(max_length=60)
     arch = models.CharField(max_length=20)
@@ -83,6 +92,24 @@ class Kernel(NamedModel):
     sha256 = models.CharField(max_length=64, help_text="Of the vmlinux.")
     size_bytes = models.PositiveBigIntegerField()
     is_default = models.BooleanField(default=False)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.UNVERIFIED)
+    source = models.CharField(max_length=500, blank=True, help_text="URL, or how it was made.")
+    verification = models.CharField(
+        max_length=200, blank=True, help_text="What vouches for its source: sha256, OpenPGP key…"
+    )
+    config_digest = models.CharField(
+        max_length=64, blank=True, help_text="sha256 of the file config beside it; empty: none."
+    )
+    compiler = models.CharField(max_length=200, blank=True, help_text="As it calls itself.")
+    boots = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="By VMM: seconds from start to hello (null: never), at, problem.",
+    )
+    #: The names of the VMs that run it and that are pinned to it, once
+    #: ``services.with_kernel_vms`` has asked.
+    running_vms: Sequence[str] = ()
+    pinned_vms: Sequence[str] = ()
 
     class Meta:
         ordering = ["-is_default", "name"]

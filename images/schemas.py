@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from ninja import Field, Schema
 
-from images.models import Image, VmmRelease
-from nexus_site.core.schemas import ID, Input, Page, Ref
+from images.models import Image, Kernel, VmmRelease
+from nexus_site.core.schemas import ID, Input, Page, Ref, listed
+
+KernelState = Annotated[Kernel.State, listed(Kernel.State)]
 
 
 class RootfsOut(Schema):
@@ -102,6 +104,14 @@ class DownloadRelease(Input):
     path: str = Field("", max_length=4000, description="On the server; for wheel and local.")
 
 
+class KernelBoot(Schema):
+    """One try to boot a kernel until the agent says hello."""
+
+    seconds: float | None = Field(description="From start to hello; null: it did not come to it.")
+    at: datetime
+    problem: str
+
+
 class KernelOut(Schema):
     id: ID
     name: str
@@ -111,7 +121,23 @@ class KernelOut(Schema):
     sha256: str
     size_bytes: int
     is_default: bool
+    state: KernelState = Field(description="Only a kernel that has booted is good.")
+    source: str = Field(description="URL, or how it was made.")
+    verification: str = Field(description="What vouches for its source.")
+    config_digest: str = Field(description="sha256 of its options; empty: not known.")
+    compiler: str
+    boots: dict[str, KernelBoot] = Field(description="By VMM: how its last try went.")
+    running: list[str] = Field(description="The names of the VMs that run it now.")
+    pinned: list[str] = Field(description="The names of the VMs that always start with it.")
     created_at: datetime
+
+    @staticmethod
+    def resolve_running(kernel: Kernel) -> list[str]:
+        return list(kernel.running_vms)
+
+    @staticmethod
+    def resolve_pinned(kernel: Kernel) -> list[str]:
+        return list(kernel.pinned_vms)
 
 
 class ImageOut(Schema):

@@ -66,6 +66,12 @@ class NexusSettings(BaseSettings):
     kvm_trial_seconds: float = Field(default=10.0, gt=0)
     network: Annotated[IPv4Network, AfterValidator(_pool)] = IPv4Network("10.213.0.0/16")
     firecracker_releases_url: str = "https://api.github.com"
+    anvil_releases_url: str = ""  # of Anvil's release files; empty: nowhere
+    anvil_releases_keyring: Path | None = None
+    kernel_paths: list[Path] = [Path("/")]  # below which the provider “local” may take kernels
+    kernel_releases_url: str = "https://www.kernel.org"
+    kernel_sources_url: str = "https://cdn.kernel.org/pub/linux/kernel"
+    kernel_keyring: Path | None = None  # OpenPGP certificates; without them only --source builds
     guest_kernel_args: str = ""
     log_level: str = "INFO"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from channels.routing import URLRouter
 from django.urls import path
 
-from builds.consumers import BuildLogConsumer
+from builds.consumers import BuildLogConsumer, KernelBuildLogConsumer
 from nexus_site.core.consumers import EventConsumer, pulses, same_origin
 from nexus_site.core.life import WorkerPulse
 from vms.consumers import ConsoleConsumer, Heartbeats
@@ -23,6 +23,7 @@ sockets = same_origin(
             path("ws/vms/<str:ref>/ports/<int:port>", PortConsumer.as_asgi()),
             path("ws/vms/<str:ref>/sessions/<str:session_id>", SessionConsumer.as_asgi()),
             path("ws/builds/<str:ref>/log", BuildLogConsumer.as_asgi()),
+            path("ws/kernel-builds/<str:ref>/log", KernelBuildLogConsumer.as_asgi()),
         ]
     )
 )

@@ -1,11 +1,12 @@
 """What the worker does from time to time: look at its host, thin what it has measured, make and
-prune warm templates."""
+prune warm templates, look for newer kernels."""
 
 from __future__ import annotations
 
 import huey
 from huey.contrib import djhuey
 
+from builds.kernels import news
 from nexus_site import health
 from nexus_site.core.operations import register
 from vms import metrics_retention
@@ -40,6 +41,12 @@ def make_next_warm_template() -> None:
 def prune_warm_templates() -> None:
     """Every five minutes: those that no VM can go on from any more, or that are too many."""
     warm.prune_if_needed()
+
+
+@djhuey.db_periodic_task(huey.crontab(minute="17"))
+def look_for_newer_kernels() -> None:
+    """Every hour: whether a day has passed, and if so which versions are maintained now."""
+    news.look_when_due()
 
 
 register(health.KIND, health.plan)

@@ -31,6 +31,7 @@ class Worker:
         """Repair what the last worker left, then work; returns after a signal."""
         self.heartbeat.start()
         build_services.sweep()
+        build_services.sweep_kernel_builds()
         image_services.sweep_assets()
         drive_services.sweep_storage()
         operations.sweep(everything_is_mine=True)

@@ -13,10 +13,11 @@ from nexusctl.commands.build import build
 from nexusctl.commands.drive import drive
 from nexusctl.commands.firecracker import firecracker
 from nexusctl.commands.image import image
+from nexusctl.commands.kernel import kernel
 from nexusctl.commands.operation import operation
 from nexusctl.commands.pool import pool
 from nexusctl.commands.provider import provider
-from nexusctl.commands.rootfs import kernel, rootfs
+from nexusctl.commands.rootfs import rootfs
 from nexusctl.commands.snapshot import snapshot
 from nexusctl.commands.storage import storage
 from nexusctl.commands.system import doctor, event, sign_in_link, status, version

@@ -6,7 +6,7 @@ import secrets
 import time
 from typing import Any
 
-from builds.models import Build, Template, TemplateVersion
+from builds.models import Build, KernelBuild, Template, TemplateVersion
 from drives.models import Consistency, Drive, Snapshot
 from images.models import Image, Kernel, Provider, Rootfs, VmmRelease
 from images.services import host_arch, release_dir
@@ -198,6 +198,18 @@ def make_build(**values: Any) -> Build:
     template = values.pop("template", None) or make_template()
     defaults: dict[str, Any] = {"image_name": unique_name(), "agent_digest": "3" * 64}
     return Build.objects.create(template_version=template.current, **defaults | values)
+
+
+def make_kernel_build(**values: Any) -> KernelBuild:
+    defaults: dict[str, Any] = {
+        "version": "6.1.192",
+        "arch": "x86_64",
+        "source": "/usr/src/linux-source-6.1.tar.xz",
+        "fragment": "microvm 1",
+        "fragment_text": "CONFIG_PVH=y\n",
+        "jobs": 2,
+    }
+    return KernelBuild.objects.create(**defaults | values)
 
 
 def make_release(version: str = "1.12.1", *, files: bool = False, **values: Any) -> VmmRelease:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from nexus_site.core.errors import Broken, Conflict, Invalid, NexusError, Retrya
 from vms.console import PANIC
 from vms.drivers import QEMU, driver_for
 from vms.hypervisors import monitored
-from vms.hypervisors.base import Disk, Exit, Handle, Hypervisor, VmmSpec
+from vms.hypervisors.base import AgentSocket, Disk, Exit, Handle, Hypervisor, VmmSpec
 from vms.paths import CONSOLE
 
 T = TypeVar("T")
@@ -97,11 +97,16 @@ class BuildMachine:
         self._agent: AgentConnection | None = None
         self._checked = time.monotonic()
 
+    def greet(self) -> None:
+        """Wait for the agent's hello."""
+        patience = settings.NEXUS.agent_ready_timeout
+        socket = self._driver.agent_socket(self._handle.vm_dir)
+        self._agent = self._wait(_dial(socket), patience, "did not call")
+
     def meet(self) -> None:
         """Wait for the agent, then tell it the time and the network."""
-        patience = settings.NEXUS.agent_ready_timeout
-        socket = self._driver.agent_socket(self._handle.vm_dir).path
-        self._agent = self._wait(_dial(socket), patience, "did not call")
+        self.greet()
+        assert self._agent is not None, "greeted"
         wanted = Configuration(hostname=HOSTNAME, time=time.time(), network=Network())
         self._wait(self._agent.configure(wanted, AGENT_TIMEOUT), 2 * AGENT_TIMEOUT, "hangs")
 
@@ -213,14 +218,16 @@ class BuildMachine:
         return _lost(self._handle.vm_dir, what)
 
 
-async def _dial(socket: Path) -> AgentConnection:
-    """The agent, once there is one: QEMU listens for it from the start."""
-    while True:
-        with suppress(OSError):
-            reader, writer = await transports.connect(socket)
-            with suppress(Retryable):
-                return await AgentConnection.open(reader, writer, hello_timeout=None)
-        await asyncio.sleep(REDIAL)
+async def _dial(socket: AgentSocket) -> AgentConnection:
+    """The agent, once there is one."""
+    line = transports.open_line(socket.path, guest_dials=socket.guest_dials, uid=socket.uid)
+    with closing(line):
+        while True:
+            with suppress(OSError):
+                reader, writer = await line.connect()
+                with suppress(Retryable):
+                    return await AgentConnection.open(reader, writer, hello_timeout=None)
+            await asyncio.sleep(REDIAL)
 
 
 async def _pause(task: asyncio.Task[Any], seconds: float) -> None:

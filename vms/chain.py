@@ -258,7 +258,9 @@ def make_vm(run: Run) -> str:
     if run.made.get("vm") and VM.objects.filter(pk=NexusID.parse(run.made["vm"])).exists():
         return "it is there"
     with transaction.atomic():
-        vm = services.new_vm(run.params["name"], shape=USUAL | shape_in(run.params))
+        kernel = services.find_kernel(run.params.get("kernel", ""))
+        shape = USUAL | shape_in(run.params)
+        vm = services.new_vm(run.params["name"], shape=shape, kernel=kernel)
         drive = _drive(run)
         assert drive is not None, "the step before made it"
         services.attach_drive(vm, drive)

@@ -18,7 +18,7 @@ from nexus_site.core.models import Operation
 from vms import shortcuts
 from vms.capacity import HostCapacity, host_capacity
 from vms.models import VM, VMSnapshot
-from vms.shape_forms import SHAPE_CODES, UNNAMED, MemoryField, shape_fields
+from vms.shape_forms import SHAPE_CODES, UNNAMED, MemoryField, kernel_field, shape_fields
 from vms.shortcuts import Target
 
 
@@ -224,6 +224,7 @@ _OPTIONS = {
     "restart_policy": "--restart",
     "unreachable_action": "--on-unreachable",
     "idle_suspend_minutes": "--idle-suspend",
+    "kernel": "--kernel",
     "cold": "--cold",
 }
 
@@ -284,7 +285,7 @@ def _vm_wishes() -> dict[str, forms.Field]:
         help_text="Else it goes on from a warm template of its image, where there is one.",
     )
     shape = {"vcpu_count": cpus, "mem_size_mib": memory, **shape_fields()}
-    return {"name": name, **shape, "cold": cold}
+    return {"name": name, **shape, "kernel": kernel_field(), "cold": cold}
 
 
 _WISHES = {"image": _image_wishes, "drive": _drive_wishes, "vm": _vm_wishes}

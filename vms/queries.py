@@ -63,6 +63,12 @@ def vms_on_firecracker() -> list[tuple[str, str]]:
     return list(boots.values_list("hypervisor_version", "vm__name"))
 
 
+def vms_on_kernels() -> list[tuple[int, str]]:
+    """(ID of the kernel, name of the VM) of each VM that runs now."""
+    boots = Boot.objects.filter(ended_at=None, kernel__isnull=False, vm__state__in=WITH_VMM)
+    return [(int(pk), name) for pk, name in boots.values_list("kernel_id", "vm__name")]
+
+
 def counts_by_state() -> dict[str, int]:
     """How many VMs that are somebody's are in each state, every state named."""
     rows = VM.objects.shown().order_by().values_list("state").annotate(count=Count("pk"))

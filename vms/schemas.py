@@ -241,6 +241,9 @@ class UpdateVM(ChangedShape):
     """What is left out stays as it is."""
 
     name: str | None = Field(None, min_length=1, max_length=63)
+    kernel: str | None = Field(
+        None, max_length=63, description="Name or ID; empty: the default one at each start."
+    )
 
 
 class StartVM(Input):

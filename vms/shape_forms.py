@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 
+from images.models import Kernel
 from nexus_site.core.forms import ServiceForm
 from vms.choice import expectation, label
 from vms.models import VM
@@ -59,6 +60,17 @@ def shape_fields() -> dict[str, forms.Field]:
     return {"hypervisor": hypervisor, **limits, **_policy_fields()}
 
 
+def kernel_field(pinned: Kernel | None = None) -> forms.Field:
+    """Which kernel it starts with, by name; those that did not boot are left out, but for the one
+    that it is pinned to."""
+    rows = Kernel.objects.exclude(state=Kernel.State.BAD)
+    kept = {*rows.values_list("name", flat=True), *([pinned.name] if pinned else [])}
+    names = [(name, name) for name in sorted(kept)]
+    return forms.ChoiceField(
+        required=False, choices=[("", "The default one"), *names], label="Kernel"
+    )
+
+
 def _policy_fields() -> dict[str, forms.Field]:
     restart = forms.ChoiceField(
         choices=VM.RestartPolicy.choices,
@@ -96,7 +108,7 @@ class ChangeForm(ServiceForm):
 
     def __init__(self, *args: Any, vm: VM, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields |= shape_fields()
+        self.fields |= {**shape_fields(), "kernel": kernel_field(vm.kernel)}
         if vm.state not in AT_REST:
             for name in set(self.fields) - ANY_TIME:
                 self.fields[name].disabled = True

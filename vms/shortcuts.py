@@ -31,7 +31,7 @@ def from_rootfs(
 ) -> Operation:
     """An image, a drive or a ready VM from a distribution, fetched and built if need be.
 
-    ``wishes``: ``name``; for a drive ``size_mib``; for a VM its ``Shape``.
+    ``wishes``: ``name``; for a drive ``size_mib``; for a VM its ``Shape`` and a ``kernel``.
     Raises ``NotFound`` (no such distribution), ``Conflict`` (name taken), ``Invalid``.
     """
     found = image_services.installed_rootfs(
@@ -86,6 +86,8 @@ def _open(
     name = _name_for(target, wishes.pop("name", ""))
     if target == "vm":
         wishes |= new_shape(shape_in(wishes))
+        if kernel := services.find_kernel(wishes.get("kernel", "")):
+            wishes["kernel"] = kernel.ref
     if target == "image":
         params |= {"image_name": name}
     operation = open_operation(

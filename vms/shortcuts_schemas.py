@@ -37,6 +37,7 @@ class _Drive(Input):
 
 class _VM(VMShape):
     name: str = Name
+    kernel: str = Field("", max_length=63, description="Name or ID; left out, the default one.")
     cold: bool = Cold
 
 

@@ -11,6 +11,7 @@ from builds.services.builds import (
     verify_image,
 )
 from builds.services.documents import edit_template, import_template, kept_rootfs
+from builds.services.kernels import check_kernel_version, start_kernel_build, sweep_kernel_builds
 from builds.services.plain import plain_template, write_plain_template
 from builds.services.templates import (
     copy_template,
@@ -26,6 +27,7 @@ from builds.services.templates import (
 
 __all__ = [
     "LogPage",
+    "check_kernel_version",
     "copy_template",
     "create_template",
     "current_image",
@@ -41,7 +43,9 @@ __all__ = [
     "read_log",
     "rename_template",
     "revert_template",
+    "start_kernel_build",
     "sweep",
+    "sweep_kernel_builds",
     "template_for",
     "trigger_build",
     "update_template",

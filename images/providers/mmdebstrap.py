@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import select
 import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from images.programs import run_watched
 from nexus_site.core.errors import MAX_DETAIL, Broken, NexusError, NotFound, Retryable
 
 APT_HELPER = "/usr/lib/apt/apt-helper"
 INSTALL = "apt-get install -y --no-install-recommends mmdebstrap uidmap debian-archive-keyring"
 INSTALL_HINT = f"Run `{INSTALL}` as root, then try again."
 
-_LOOK_EVERY = 0.2  # seconds
-_MAX_READ = 65_536
 _GRACE = 30.0  # for mmdebstrap to take away what it has begun
 
 
@@ -113,25 +107,22 @@ def run(
     ``explained`` makes of a failure.
     """
     said = ""
+
+    def listen(words: bytes) -> None:
+        nonlocal said
+        said = (said + words.decode(errors="replace"))[-MAX_DETAIL:]
+        watch(words.decode(errors="replace"))
+
     with (out or Path(os.devnull)).open("wb") as output:
-        process = subprocess.Popen(
-            [str(word) for word in argv],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.PIPE,  # no file: that of a full disk would not say so
-            bufsize=0,
-            env={**os.environ, "LC_ALL": "C", **(environment or {})},
-            start_new_session=True,
+        code = run_watched(
+            argv,
+            listen,
+            out=output,
+            environment={**os.environ, "LC_ALL": "C", **(environment or {})},
+            grace=_GRACE,
         )
-    try:
-        for words in _words_of(process):
-            said = (said + words)[-MAX_DETAIL:]
-            watch(words)
-    except BaseException:
-        _end(process)
-        raise
-    if process.returncode:
-        raise explained(Path(argv[0]).name, process.returncode, said.strip())
+    if code:
+        raise explained(Path(argv[0]).name, code, said.strip())
 
 
 def explained(program: str, code: int, words: str) -> NexusError:
@@ -142,28 +133,3 @@ def explained(program: str, code: int, words: str) -> NexusError:
     return Broken(
         f"{program} failed with exit code {code}.", detail=words, code="mmdebstrap-failed"
     )
-
-
-def _words_of(process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """What the program says until it ends, and nothing where it says nothing for a while."""
-    assert process.stderr is not None
-    with process.stderr as pipe:
-        os.set_blocking(pipe.fileno(), False)
-        while True:
-            ended = process.poll() is not None
-            select.select([pipe], [], [], _LOOK_EVERY)
-            data: bytes | None = pipe.read(_MAX_READ)  # None: nothing yet; empty: nothing more
-            yield (data or b"").decode(errors="replace")
-            if ended and not data:
-                return
-            if data == b"":
-                time.sleep(_LOOK_EVERY)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the program and its children, and see them gone."""
-    for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, None)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)

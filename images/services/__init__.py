@@ -13,8 +13,33 @@ from images.services.images import (
     require_file,
 )
 from images.services.imports import import_rootfs
+from images.services.kernel_boots import check_boots, discard_boots
+from images.services.kernel_facts import (
+    KernelDiff,
+    Score,
+    diff_kernels,
+    kernel_config,
+    kernel_scores,
+)
+from images.services.kernel_news import (
+    KernelNews,
+    kernel_news,
+    kernel_news_are_due,
+    remember_kernel_news,
+    remember_no_kernel_news,
+)
+from images.services.kernel_offers import list_kernel_offers, refresh_kernels
+from images.services.kernel_shelf import (
+    ask_for_kernel_users,
+    download_kernel,
+    is_here,
+    keep_kernel,
+    remove_kernel,
+    use_kernel,
+    verify_kernel,
+    with_kernel_vms,
+)
 from images.services.kernels import (
-    BootFiles,
     boot_files,
     ensure_default_kernel,
     ensure_initrd,
@@ -30,7 +55,7 @@ from images.services.providers import (
     refresh_provider,
     update_provider,
 )
-from images.services.release_offers import ReleaseOffers, list_release_offers, refresh_releases
+from images.services.release_offers import list_release_offers, refresh_releases
 from images.services.releases import (
     ReleaseFiles,
     ask_for_users,
@@ -47,6 +72,7 @@ from images.services.releases import (
     use_release,
     with_running_vms,
 )
+from images.services.remembered import ReleaseOffers
 from images.services.rootfs import (
     delete_rootfs,
     download_rootfs,
@@ -59,19 +85,26 @@ from images.services.rootfs import (
 from images.services.sweeping import sweep_assets
 
 __all__ = [
-    "BootFiles",
+    "KernelDiff",
+    "KernelNews",
     "Provenance",
     "ReleaseFiles",
     "ReleaseOffers",
+    "Score",
+    "ask_for_kernel_users",
     "ask_for_users",
     "assets_dir",
     "boot_files",
+    "check_boots",
     "create_provider",
     "default_release",
     "delete_image",
     "delete_provider",
     "delete_rootfs",
+    "diff_kernels",
+    "discard_boots",
     "discard_image",
+    "download_kernel",
     "download_release",
     "download_rootfs",
     "ensure_default_kernel",
@@ -87,21 +120,32 @@ __all__ = [
     "import_rootfs",
     "installed_releases",
     "installed_rootfs",
+    "is_here",
     "keep_config",
     "keep_derived",
+    "keep_kernel",
+    "kernel_config",
     "kernel_dir",
+    "kernel_news",
+    "kernel_news_are_due",
+    "kernel_scores",
+    "list_kernel_offers",
     "list_release_offers",
     "list_rootfs_offers",
     "next_default",
     "offers_of",
     "path_of",
     "publish_image",
+    "refresh_kernels",
     "refresh_provider",
     "refresh_releases",
     "release_dir",
     "release_files",
     "release_of_version",
     "release_users",
+    "remember_kernel_news",
+    "remember_no_kernel_news",
+    "remove_kernel",
     "remove_release",
     "rename_image",
     "require_file",
@@ -109,7 +153,10 @@ __all__ = [
     "rootfs_path",
     "sweep_assets",
     "update_provider",
+    "use_kernel",
     "use_release",
+    "verify_kernel",
     "verify_rootfs",
+    "with_kernel_vms",
     "with_running_vms",
 ]

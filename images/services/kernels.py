@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from django.db import transaction
 
 from guest_agent.binary import agent_digest, agent_path
 from images import initrd
+from images.kernel_boots import KernelFiles
+from images.kernel_files import facts_of
 from images.models import Kernel
 from images.providers.base import KernelOffer, KernelProvider
-from images.providers.embedded import EmbeddedProvider
-from images.providers.modules import kernel_modules
+from images.providers.embedded import SOURCE, VERIFICATION, EmbeddedProvider
+from images.providers.modules import ARCHIVE, kernel_modules
 from images.services.places import assets_dir, host_arch
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, NotFound
 
 
-@dataclass(frozen=True)
-class BootFiles:
-    """What a VMM is given to boot."""
-
-    vmlinux: Path
-    bzimage: Path | None
-    initrd: Path
-
-
 def ensure_default_kernel() -> Kernel:
-    """The kernel that VMs start unless they name one; the embedded one on a new server."""
+    """The kernel that VMs start unless they name one; the embedded one on a new server.
+
+    Raises ``Broken`` where the files of another that somebody chose are gone.
+    """
     kernel = Kernel.objects.filter(arch=host_arch(), is_default=True).first()
-    if kernel is not None and kernel_dir(kernel).exists():
+    if kernel is not None and (kernel.provider != "embedded" or kernel_dir(kernel).exists()):
         return kernel
     offer, provider = _embedded_kernel()
     directory = assets_dir() / "kernels" / f"{offer.version}-{offer.arch}"
-    fetched = provider.fetch_kernel(offer, directory)
+    provider.fetch_kernel(offer, directory)
     with transaction.atomic():
+        Kernel.objects.filter(arch=offer.arch, is_default=True).update(is_default=False)
         kernel, _ = Kernel.objects.update_or_create(
             name=f"alpine-{offer.version}".replace(".", "-"),
             defaults={
@@ -44,9 +41,10 @@ def ensure_default_kernel() -> Kernel:
                 "arch": offer.arch,
                 "provider": provider.name,
                 "directory": str(directory.relative_to(assets_dir())),
-                "sha256": fetched.sha256,
-                "size_bytes": fetched.size_bytes,
+                "source": SOURCE,
+                "verification": VERIFICATION,
                 "is_default": True,
+                **facts_of(directory),
             },
         )
         events.append("kernel.created", kernel, version=kernel.version)
@@ -60,20 +58,20 @@ def kernel_dir(kernel: Kernel) -> Path:
 
 def ensure_initrd(kernel: Kernel) -> Path:
     """The initrd for ``kernel`` with the agent of this Nexus; made once for each pair."""
-    path = _initrd_path(kernel)
+    path = initrd_path(kernel)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        modules = initrd.select_modules(kernel_modules(kernel_dir(kernel)))
+        modules = _modules(kernel, initrd.ROOT_MODULES, initrd.EXTRA_MODULES)
         initrd.build_initrd(path, agent_path(kernel.arch), modules)
     return path
 
 
-def boot_files(kernel: Kernel) -> BootFiles:
+def boot_files(kernel: Kernel) -> KernelFiles:
     """What the VMM is given. Raises ``Broken`` when the kernel's files are gone."""
     directory = kernel_dir(kernel)
     bzimage = directory / "bzImage"
-    files = BootFiles(
-        directory / "vmlinux", bzimage if bzimage.exists() else None, _initrd_path(kernel)
+    files = KernelFiles(
+        directory / "vmlinux", bzimage if bzimage.exists() else None, initrd_path(kernel)
     )
     for path in (files.vmlinux, files.initrd):
         if not path.exists():
@@ -87,13 +85,21 @@ def boot_files(kernel: Kernel) -> BootFiles:
 
 def hotplug_modules(kernel: Kernel) -> list[tuple[str, bytes]]:
     """(file name, contents) in load order: what the kernel needs for disks that are plugged."""
-    return initrd.select_modules(
-        kernel_modules(kernel_dir(kernel)), initrd.HOTPLUG_MODULES, optional=()
-    )
+    return _modules(kernel, initrd.HOTPLUG_MODULES, ())
 
 
-def _initrd_path(kernel: Kernel) -> Path:
-    """Named by all that it is made of."""
+def _modules(
+    kernel: Kernel, wanted: Sequence[str], optional: Sequence[str]
+) -> list[tuple[str, bytes]]:
+    """What has to be loaded; nothing for a kernel without modules, which has all built in."""
+    directory = kernel_dir(kernel)
+    if not (directory / ARCHIVE).exists():
+        return []
+    return initrd.select_modules(kernel_modules(directory), wanted, optional)
+
+
+def initrd_path(kernel: Kernel) -> Path:
+    """Where its initrd is; named by all that it is made of."""
     modules = " ".join((*initrd.ROOT_MODULES, *initrd.EXTRA_MODULES))
     parts = "\0".join((kernel.sha256, agent_digest(kernel.arch), modules))
     name = hashlib.sha256(parts.encode()).hexdigest()[:32]

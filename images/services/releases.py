@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from images.providers import releases
 from images.providers.base import version_key
 from images.providers.releases import FIRECRACKER, JAILER, FetchedRelease
 from images.providers.releases.binaries import check_program, check_version, sha256_if_there
+from images.services.fetched import drop_archive, fetched_before, keep_fetched
 from images.services.places import assets_dir, host_arch
 from images.services.release_offers import release_provider
 from nexus_site.core import events
@@ -233,7 +233,7 @@ def _make_default(release: VmmRelease) -> None:
 
 def download_plan(operation: Operation) -> Plan:
     return [
-        Step("fetch", "Fetch the release", _fetch, done=_is_here, undo=_drop_archive),
+        Step("fetch", "Fetch the release", _fetch, done=_is_here, undo=drop_archive),
         Step("install", "Take out its programs and try them", _install, done=_is_kept, keeps=True),
     ]
 
@@ -271,12 +271,12 @@ def _fetch(run: Run) -> str:
         releases_dir(),
         lambda done, size: run.progress(done / size if size else None),
     )
-    run.keep(fetched=asdict(fetched) | {"path": str(fetched.path)}, version=fetched.version)
+    keep_fetched(run, fetched)
     return f"{fetched.version}, from {fetched.source}"
 
 
 def _install(run: Run) -> str:
-    fetched = _fetched(run)
+    fetched = fetched_before(run)
     provider = release_provider(run.params["provider"])
     with scratch_directory(releases_dir()) as scratch:
         directory = scratch / "release"
@@ -285,15 +285,10 @@ def _install(run: Run) -> str:
         run.check()
         found = _examined(directory, fetched)
         release = _keep(provider.name, fetched, found, directory)
-    _drop_archive(run)
+    drop_archive(run)
     run.keep(release=release.ref, is_default=release.is_default)
     jailer = "with its jailer" if release.jailer_sha256 else "without a jailer"
     return f"{release}, {jailer}{', the default' if release.is_default else ''}"
-
-
-def _fetched(run: Run) -> FetchedRelease:
-    kept: dict[str, Any] = run.made["fetched"]
-    return FetchedRelease(**kept | {"path": Path(kept["path"])})
 
 
 def _examined(directory: Path, fetched: FetchedRelease) -> dict[str, Any]:
@@ -357,9 +352,3 @@ def _is_intact(release: VmmRelease) -> bool:
         "jailer_sha256": sha256_if_there(directory / JAILER),
     }
     return _same(release, found)
-
-
-def _drop_archive(run: Run) -> None:
-    if "fetched" in run.made and (fetched := _fetched(run)).ours:
-        with contextlib.suppress(FileNotFoundError):
-            fetched.path.unlink()

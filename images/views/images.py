@@ -1,4 +1,4 @@
-"""The pages of images, and the list of kernels."""
+"""The pages of images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from images import services
 from images.forms import RenameImageForm
-from images.models import Image, Kernel
+from images.models import Image
 from images.schemas import NOBODYS
 from nexus_site.core.errors import Invalid
 from nexus_site.core.htmx import Request, go_to, page, render_page
@@ -100,13 +100,3 @@ def rename(request: Request, ref: str) -> HttpResponse:
 def delete(request: Request, ref: str) -> HttpResponse:
     operation = services.delete_image(resolve(Image.objects.all(), ref))
     return go_to(request, reverse("images:list"), f"{operation.title}: under way.")
-
-
-@require_safe
-@page()
-def kernel_list(request: Request) -> HttpResponse:
-    """The kernels kept here and how many VMs name each."""
-    kernels = Kernel.objects.annotate(vm_count=Count("vms"))
-    context = {"area": "kernels", "kernels": kernels}
-    fragments = ("images/_kernels.html",)
-    return render_page(request, "images/kernels.html", context, fragments=fragments)

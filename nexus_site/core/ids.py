@@ -186,6 +186,7 @@ def resolve(rows: models.QuerySet[M], ref: str | int) -> M:
 #: “rootfs list” shows what can be fetched, which has no IDs yet; snapshots are listed by VM.
 _LISTS = {
     "rootfs": "rootfs installed",
+    "kernel build": "kernel builds",
     "VM snapshot": "vm snapshots VM",
     "warm template": "warm list",
 }

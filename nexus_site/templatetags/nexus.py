@@ -42,6 +42,8 @@ register.filter("visible", visible)
 
 # Colours of states that are not a VM's; theirs are in vms.states.
 _COLOURS = {
+    "good": "green",
+    "bad": "red",
     "queued": "secondary",
     "running": "azure",
     "succeeded": "green",
@@ -66,10 +68,12 @@ _PAGES = {
     "drive": "drives:detail",
     "snapshot": "drives:snapshot",
     "image": "images:detail",
+    "kernel": "images:kernel",
     "rootfs": "images:rootfs-detail",
     "provider": "images:provider",
     "template": "builds:template",
     "build": "builds:detail",
+    "kernelbuild": "builds:kernel-build",
     "operation": "operation",
 }
 

@@ -66,14 +66,19 @@ def inspect(app: App, build: str) -> None:
 @pass_app
 def log(app: App, build: str, follow: bool) -> None:
     """Print a build's log."""
+    print_log(app, f"/builds/{build}/log", follow=follow)
+
+
+def print_log(app: App, path: str, *, follow: bool) -> None:
+    """Print all of a log that the API has at ``path``, and what comes while it is followed."""
     wait = LOG_WAIT if follow else 0
-    page = app.client.get(f"/builds/{build}/log")
+    page = app.client.get(path)
     if app.json:
         output.as_json(page)
         return
     output.guest(page["text"])
     while page["next_offset"] < page["size"] or (follow and not page["ended"]):
-        page = app.client.get(f"/builds/{build}/log", offset=page["next_offset"], wait=wait)
+        page = app.client.get(path, offset=page["next_offset"], wait=wait)
         output.guest(page["text"])
 
 

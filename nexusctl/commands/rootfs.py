@@ -1,4 +1,4 @@
-"""nexusctl rootfs … and nexusctl kernel …"""
+"""nexusctl rootfs …"""
 
 from __future__ import annotations
 
@@ -100,18 +100,6 @@ def delete(app: App, rootfs: str, yes: bool, work: Work) -> None:
     app.change("DELETE", f"/rootfs/{rootfs}", work)
 
 
-@click.group(cls=Group)
-def kernel() -> None:
-    """Kernels that VMs start."""
-
-
-@kernel.command("list")
-@pass_app
-def list_kernels(app: App) -> None:
-    """List kernels."""
-    app.items("/kernels", show_kernels)
-
-
 def _show_kept(app: App, operation: dict[str, Any] | None) -> None:
     if operation:
         row = app.client.get(f"/rootfs/{operation['result']['rootfs']}")
@@ -183,21 +171,3 @@ def _setting(value: Any) -> str:
     else:
         lines = [shlex.join(value) if isinstance(value, list) else str(value)]
     return "\n".join(output.visible(line) for line in lines)
-
-
-def show_kernels(rows: list[Any]) -> None:
-    output.table(
-        ["NAME", "ID", "VERSION", "ARCH", "SIZE", "DEFAULT"],
-        [
-            [
-                row["name"],
-                row["id"],
-                row["version"],
-                row["arch"],
-                size(row["size_bytes"]),
-                "yes" if row["is_default"] else "no",
-            ]
-            for row in rows
-        ],
-        empty="No kernels yet; the first start of a VM unpacks one.",
-    )

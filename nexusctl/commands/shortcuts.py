@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from nexusctl.app import App, Command, Work, pass_app, show_named, work_options
-from nexusctl.commands.vm_shape import new_shape_options
+from nexusctl.commands.vm_shape import new_vm_options
 from nexusctl.commands.warm import cold_option
 from nexusctl.sizes import SIZE
 
@@ -27,7 +27,7 @@ _NAME = click.option("--name", default="", help="Left out, a name is generated."
 _OPTIONS: dict[str, tuple[Callable[[Any], Any], ...]] = {
     "image": (),
     "drive": (click.option("--size", "size_mib", type=SIZE, help="Grow it: 20G, 512M…"),),
-    "vm": (cold_option, new_shape_options),
+    "vm": (cold_option, new_vm_options),
 }
 
 

@@ -24,7 +24,7 @@ from nexusctl.commands.shortcuts import add_shortcuts
 from nexusctl.commands.vm_cp import cp, ls
 from nexusctl.commands.vm_exec import exec_
 from nexusctl.commands.vm_session import session_
-from nexusctl.commands.vm_shape import changed_shape_options, new_shape_options
+from nexusctl.commands.vm_shape import changed_vm_options, new_vm_options
 from nexusctl.commands.vm_shell import shell
 from nexusctl.commands.vm_upgrade import agent_upgrade
 from nexusctl.commands.warm import cold_option
@@ -58,8 +58,7 @@ def list_(app: App, state: str, image: str) -> None:
 @click.option("--image", default="", help="Make a drive of this image and boot from it.")
 @click.option("--drive", default="", help="Boot from this drive instead.")
 @name_option
-@new_shape_options
-@click.option("--kernel", default="", help="Left out, the default kernel.")
+@new_vm_options
 @click.option("--start", is_flag=True, help="Start it as well.")
 @cold_option
 @vm_provision.provision_options
@@ -70,7 +69,6 @@ def create(
     image: str,
     drive: str,
     name: str,
-    kernel: str,
     start: bool,
     cold: bool,
     shape: dict[str, Any],
@@ -82,7 +80,6 @@ def create(
         "image": image,
         "drive": drive,
         "name": name,
-        "kernel": kernel,
         "start": start,
         "cold": cold,
     } | shape
@@ -174,7 +171,7 @@ def rename(app: App, vm: str, name: str, work: Work) -> None:
 
 @vm.command()
 @vm_argument
-@changed_shape_options
+@changed_vm_options
 @dry_run_option
 @pass_app
 def update(app: App, vm: str, shape: dict[str, Any], work: Work) -> None:

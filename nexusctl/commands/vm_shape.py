@@ -89,6 +89,16 @@ _FIELDS = (
 )
 
 
+_NEW_KERNEL = click.option(
+    "--kernel", default="", help="Always start it with this one; left out, with the default."
+)
+_CHANGED_KERNEL = click.option(
+    "--kernel",
+    callback=lambda _, __, name: "" if name == "default" else name,
+    help="Always start it with this one; “default”: with the default.",
+)
+
+
 def new_shape_options(function: F) -> F:
     """The options of a new VM, as the argument ``shape``: what the API takes, where given."""
     return _with(_NEW, function)
@@ -99,10 +109,20 @@ def changed_shape_options(function: F) -> F:
     return _with(_CHANGED, function)
 
 
+def new_vm_options(function: F) -> F:
+    """Those of a new VM and its kernel, all in ``shape``."""
+    return _with((*_NEW, _NEW_KERNEL), function)
+
+
+def changed_vm_options(function: F) -> F:
+    """Those that change a VM and its kernel, all in ``shape``."""
+    return _with((*_CHANGED, _CHANGED_KERNEL), function)
+
+
 def _with(options: tuple[Callable[[Any], Any], ...], function: F) -> F:
     @functools.wraps(function)
     def wrapper(*args: Any, **values: Any) -> Any:
-        given = {name: values.pop(name) for name in _FIELDS}
+        given = {name: values.pop(name) for name in (*_FIELDS, "kernel") if name in values}
         shape = {name: value for name, value in given.items() if value is not None}
         return function(*args, shape=shape, **values)
 

@@ -10,7 +10,7 @@ import pytest
 
 from images.providers.releases import ReleaseOffer
 from images.services import host_arch, release_dir, releases
-from images.services.release_offers import ReleaseOffers
+from images.services.remembered import ReleaseOffers
 from nexus_site.core.models import Operation
 from tests.api.conftest import APIClient
 from tests.factories import make_release

@@ -7,6 +7,7 @@ agent stays its first process. `boot` starts such a VM; a `BareVM` talks with it
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -103,13 +104,19 @@ class BareVM:
 
 @pytest.fixture(scope="session")
 def boot_files(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
-    """The embedded kernel, our initrd for it, and a root file system with nothing in it."""
+    """The embedded kernel, our initrd for it, and a root file system with nothing in it.
+
+    NEXUS_TEST_KERNEL names a vmlinux without modules to take in its place.
+    """
     directory = tmp_path_factory.mktemp("boot-files")
     provider = EmbeddedProvider()
     (offer,) = (offer for offer in provider.list_kernels() if offer.arch == "x86_64")
     provider.fetch_kernel(offer, directory)
     files = BootFiles(*(directory / name for name in ("vmlinux", "bzImage", "initrd", "root")))
-    build_initrd(files.initrd, agent_path(), select_modules(kernel_modules(directory)))
+    modules = select_modules(kernel_modules(directory))
+    if other := os.environ.get("NEXUS_TEST_KERNEL"):
+        files, modules = replace(files, vmlinux=Path(other)), []
+    build_initrd(files.initrd, agent_path(), modules)
     tree = directory / "tree"
     for mount_point in ("proc", "sys", "dev", "run", "tmp"):
         (tree / mount_point).mkdir(parents=True)

@@ -20,7 +20,7 @@ from images import services as image_services
 from images.formats.disks import open_disk
 from images.formats.e2fsprogs import run_tool
 from images.formats.ext4_reader import Ext4
-from images.services.kernels import BootFiles as KernelFiles
+from images.kernel_boots import KernelFiles
 from nexus_site.core.errors import Broken, Conflict
 from tests.conformance.conftest import BootFiles
 from tests.conformance.guests import PATIENCE

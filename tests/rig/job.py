@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests import kernels
 from tests.rig import lock_file
 
 SIZE = "4G"  # sparse
@@ -35,6 +36,7 @@ def make_disk(disk: Path, tree: Path, command: Sequence[str], limit: int) -> Non
             copy = job / "tree" / file
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(tree / file, copy, follow_symlinks=False)
+        _lend_kernel(job / "tree")
         _compile(job / "tree")
         script = job / "command"
         words = shlex.join(
@@ -44,6 +46,14 @@ def make_disk(disk: Path, tree: Path, command: Sequence[str], limit: int) -> Non
         script.chmod(0o755)
         options = ["-q", "-t", "ext4", "-O", "^has_journal", "-d", str(job)]
         subprocess.run(["mke2fs", *options, str(disk), SIZE], check=True, capture_output=True)
+
+
+def _lend_kernel(tree: Path) -> None:
+    """The kernel that Nexus builds, where this host has it."""
+    if (kernel := kernels.cached_kernel()) is not None:
+        copy = tree / kernels.LENT
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(kernel, copy)
 
 
 def _compile(tree: Path) -> None:

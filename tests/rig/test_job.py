@@ -10,6 +10,7 @@ import pytest
 
 from images.formats.disks import open_disk
 from images.formats.ext4_reader import Ext4
+from tests import kernels
 from tests.rig import job, lock_file
 
 
@@ -34,15 +35,19 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_the_tree_goes_in_as_git_sees_it_and_with_what_was_built(
-    tree: Path, tmp_path: Path
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "vmlinux").write_text("kernel")
+    monkeypatch.setattr(kernels, "cached_kernel", lambda: tmp_path / "vmlinux")
     disk = tmp_path / "job.ext4"
     job.make_disk(disk, tree, ["echo", "two words"], limit=5)
     with open_disk(disk) as opened:
         names = {item.entry.path for item in Ext4(opened).items()}
     inside = {name.removeprefix("tree/") for name in names if name.startswith("tree/")}
     files = {".gitignore", "tracked", "new ä", "link", "guest_agent/dist/nexus-agent-x86_64"}
-    assert inside - {"guest_agent", "guest_agent/dist"} == files
+    files.add(str(kernels.LENT))
+    directories = {"guest_agent", "guest_agent/dist", "test-artifacts", "test-artifacts/kernel"}
+    assert inside - directories == files
     script = dump(disk, "/command", tmp_path)
     assert script == "#!/bin/sh\nexec timeout --signal=INT --kill-after=30 5 echo 'two words'\n"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("nexus-rig-")] == []

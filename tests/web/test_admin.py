@@ -20,6 +20,7 @@ from tests.factories import (
     make_drive,
     make_image,
     make_kernel,
+    make_kernel_build,
     make_pool,
     make_release,
     make_rootfs,
@@ -59,7 +60,8 @@ def everything(db: None) -> None:
     template = make_warm_template()
     Pool.objects.create(name="ready", image=template.image, size=2)
     replace_provisioning(vm, files=[GivenFile("/etc/motd", b"hello")])
-    make_build(), make_kernel(), make_release(), make_operation(), auth.create_token("ci", "read")
+    make_kernel_build(kernel=make_kernel())
+    make_build(), make_release(), make_operation(), auth.create_token("ci", "read")
     auth.sign_in_link("http://testserver")
 
 

@@ -14,7 +14,7 @@ from images import services
 from images.models import VmmRelease
 from images.providers.releases import ReleaseOffer
 from images.services import host_arch, releases
-from images.services.release_offers import ReleaseOffers
+from images.services.remembered import ReleaseOffers
 from nexus_site.core.models import Operation
 from tests.factories import make_release
 from tests.web.conftest import htmx

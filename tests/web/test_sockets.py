@@ -14,12 +14,12 @@ from django.test import Client
 from django.utils import timezone
 
 from builds.log import log_path
-from builds.models import Build
+from builds.models import Build, KernelBuild
 from nexus_site.core import auth, events
 from nexus_site.core.consumers import BAD_GREETING, FORBIDDEN, MISSING, UNKNOWN, feed
 from nexus_site.core.models import Token
 from nexus_site.sockets import sockets
-from tests.factories import make_build, make_vm
+from tests.factories import make_build, make_kernel_build, make_vm
 from tests.websockets import WebSocket
 from vms.models import VM
 from vms.paths import make_vm_dir
@@ -253,3 +253,13 @@ async def test_a_build_s_log_is_followed(token: tuple[Token, str]) -> None:
     async with opened(f"/ws/builds/{build.ref}/log", bearer(token)) as socket:
         await socket.send_json_to({"after": 0})
         assert (await heard(socket))["text"] == "packing 10 files\n"
+
+
+async def test_a_kernel_build_s_log_is_followed(token: tuple[Token, str]) -> None:
+    build: KernelBuild = await db(make_kernel_build)
+    path = log_path(build)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("CC kernel/fork.o\n")
+    async with opened(f"/ws/kernel-builds/{build.ref}/log", bearer(token)) as socket:
+        await socket.send_json_to({"after": 0})
+        assert (await heard(socket))["text"] == "CC kernel/fork.o\n"

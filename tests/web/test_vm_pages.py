@@ -200,7 +200,7 @@ def test_rename_and_change_change_the_row(client: Client) -> None:
 def test_of_a_vm_that_runs_only_the_next_hypervisor_is_changed(client: Client) -> None:
     vm = make_ready_vm(name="hello")
     dialog = client.get("/vms/hello/change/", headers=htmx("dialog")).content.decode()
-    assert dialog.count("disabled") == 5, "all but the hypervisor and the policies"
+    assert dialog.count("disabled") == 6, "all but the hypervisor and the policies"
     assert "takes effect at its next start" in dialog
     form = POLICIES | {"hypervisor": "qemu", "mem_size_mib": "64"}
     answer = client.post("/vms/hello/change/", form, headers=htmx("dialog")).content.decode()

@@ -62,11 +62,7 @@ def create_vm(
             code="image-or-drive",
         )
     name = new_name(name)
-    vm = new_vm(
-        name,
-        shape=new_shape(shape),
-        kernel=resolve(Kernel.objects.all(), kernel) if kernel else None,
-    )
+    vm = new_vm(name, shape=new_shape(shape), kernel=find_kernel(kernel))
     if image:
         made_of = resolve(Image.objects.all(), image)
         root = drive_services.new_drive(made_of, name=name, delete_with_vm=True)
@@ -244,11 +240,27 @@ def rename_vm(vm: VM, name: str) -> VM:
     return vm
 
 
+def find_kernel(ref: str) -> Kernel | None:
+    """The kernel that a VM is to be pinned to, by name or ID; None for the default one at each
+    start. Raises ``NotFound``, and ``Conflict`` for one that is known not to boot."""
+    if not ref:
+        return None
+    kernel = resolve(Kernel.objects.all(), ref)
+    if kernel.state == Kernel.State.BAD:
+        raise Conflict(
+            f"The kernel “{kernel.name}” did not boot.",
+            hint=f"Try it again: nexusctl kernel verify {kernel.name} --boot",
+            code="kernel-not-good",
+        )
+    return kernel
+
+
 @transaction.atomic
-def update_vm(vm: VM, **wanted: Unpack[Shape]) -> VM:
+def update_vm(vm: VM, *, kernel: str | None = None, **wanted: Unpack[Shape]) -> VM:
     """Change what a VM at rest is like; at any time its hypervisor, for the next start, and
     what is done when it ends or its agent does not answer.
 
+    ``kernel``: which one it always starts with; empty for the default one, None as it was.
     Raises ``Conflict`` for one that runs, ``Invalid`` for what cannot be.
     """
     before = shape_of(vm)
@@ -260,9 +272,17 @@ def update_vm(vm: VM, **wanted: Unpack[Shape]) -> VM:
         setattr(vm, name, value)
     if changes.get("idle_suspend_minutes"):
         VM.objects.filter(pk=vm.pk).update(active_at=timezone.now())  # it counts from now
+    named = vm.kernel.name if vm.kernel else ""
+    pinned = vm.kernel if kernel in (None, named) else find_kernel(kernel or "")
+    shown: dict[str, object] = dict(changes)
+    if pinned != vm.kernel:
+        require_rest(vm, "get another kernel")
+        vm.kernel = pinned
+        changes["kernel"] = pinned
+        shown["kernel"] = pinned.name if pinned else "the default"
     if changes:
         vm.save(update_fields=list(changes))
-        events.append("vm.changed", vm, **changes)
+        events.append("vm.changed", vm, **shown)
         restarts.reconsider(vm)
     return vm
 

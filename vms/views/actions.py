@@ -72,7 +72,7 @@ def change(request: Request, ref: str) -> HttpResponse:
 
     def submit(data: dict[str, Any]) -> HttpResponse:
         before = vm.hypervisor
-        services.update_vm(vm, **shape_in(data))
+        services.update_vm(vm, kernel=data["kernel"], **shape_in(data))
         later = runs and vm.hypervisor != before
         when = "Its hypervisor is another one at the next start." if later else ""
         return toast(request, f"{vm.name} is changed. {when}".strip())
@@ -85,7 +85,8 @@ def change(request: Request, ref: str) -> HttpResponse:
         if runs
         else "",
     )
-    return dialog.answer(request, submit, partial(ChangeForm, vm=vm), dict(shape_of(vm)))
+    initial = {**shape_of(vm), "kernel": vm.kernel.name if vm.kernel else ""}
+    return dialog.answer(request, submit, partial(ChangeForm, vm=vm), initial)
 
 
 @require_POST

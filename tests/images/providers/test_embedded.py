@@ -90,6 +90,7 @@ def test_the_kernel_comes_with_the_modules_that_a_guest_needs(
     assert all(contents[:4] == b"\x7fELF" for _, contents in select_modules(modules))
     assert sorted(path.name for path in fetched.directory.iterdir()) == [
         "bzImage",
+        "config",
         "modules.zip",
         "vmlinux",
     ]

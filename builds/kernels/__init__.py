@@ -1,0 +1,1 @@
+"""Kernels built from source: Anvil. A fragment of options, a verified tarball, a compiler."""
