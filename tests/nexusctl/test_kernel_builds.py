@@ -52,7 +52,7 @@ def test_a_kernel_from_a_tarball(ctl: Ctl, tmp_path: Path, fragment: Path) -> No
     assert "3/3" in table
     assert kernel.name in table
     assert "  CC      kernel/fork.o" in ctl("kernel", "log", row["id"], "-f").out
-    (shown,) = json.loads(ctl("kernel", "list", "--json").out)
+    (shown,) = json.loads(ctl("kernel", "installed", "--json").out)
     assert (shown["state"], shown["boots"]["qemu"]["seconds"]) == ("good", 0.5)
 
 
