@@ -15,7 +15,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.core import signing
-from django.db import transaction
+from django.db import models, transaction
 from django.utils import timezone
 
 from nexus_site.core import events
@@ -86,7 +86,12 @@ def caller_of_token(secret: str) -> Caller | None:
     return Caller(f"token:{token.name}", token.scope)
 
 
-_VALID = Prepared(lambda: Token.objects.filter(revoked_at=None), "hash", "")
+def _valid() -> models.QuerySet[Token]:
+    asked = ("name", "scope", "expires_at", "last_used_at")
+    return Token.objects.filter(revoked_at=None).only(*asked)
+
+
+_VALID = Prepared(_valid, "hash", "")
 
 
 def caller_of_user(user: AbstractBaseUser | AnonymousUser) -> Caller | None:
