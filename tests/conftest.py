@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from tests.servers import vmms
 REAL = {"live", "e2e"}
 #: The longest groups, in the order in which they begin where several processes share the tests.
 LONG = ("rig", "live")
+
+
+# In a shell's background Ctrl-C is ignored, also by what the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -15,6 +15,7 @@ from vms.hypervisors import monitor, monitored
 from vms.hypervisors.base import Disk, Handle
 from vms.hypervisors.firecracker import driver as firecracker_driver
 from vms.hypervisors.qemu import driver as qemu_driver
+from vms.hypervisors.qemu import qmp
 
 if TYPE_CHECKING:
     from tests.conformance.conftest import Boot, NewSpec, Remains
@@ -85,6 +86,7 @@ def test_a_vmm_that_fails_while_it_starts_leaves_nothing(
     monkeypatch.setattr(monitored, "start", start_badly)
     for driver in (qemu_driver, firecracker_driver):
         monkeypatch.setattr(driver, "START_SECONDS", 1)
+    monkeypatch.setattr(qmp, "GREETING_SECONDS", 1)
     spec = new_spec()
     with pytest.raises(Broken, match=said) as caught:
         boot(spec=spec)

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,11 @@ def dialled(port: Port, times: int) -> Callable[[], bool]:
 
 
 def open_files(pid: int) -> list[str]:
-    return [link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()]
+    names = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has been closed since
+            names.append(link.readlink().name)
+    return names
 
 
 def content(path: Path) -> bytes:

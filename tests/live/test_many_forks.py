@@ -88,7 +88,8 @@ def test_twenty_forks_of_a_python_program_each_go_on_by_themselves(server: Serve
     for one in seen:
         assert one.counts == list(range(1, len(one.counts) + 1)), "no line is lost or twice there"
         assert one.bytes[: at_work.before] == at_work.bytes[: at_work.before], "it has begun anew"
-    assert len({one.machine_id for one in seen}) == len(seen)
+    ids = [(one.machine_id, one.hostname) for one in seen]
+    assert len({machine_id for machine_id, _ in ids}) == len(ids), sorted(ids)
     fresh = [entropy for one in seen for entropy in one.bytes[one.before :]]
     assert len(set(fresh)) == len(fresh) >= len(seen), "two guests had the same random numbers"
     shortest = min(len(one.counts) for one in seen)

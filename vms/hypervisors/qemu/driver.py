@@ -19,6 +19,7 @@ from vms.hypervisors.qemu.binary import QemuBinary, find_qemu
 from vms.hypervisors.qemu.command import (
     AGENT_SOCKET,
     BALLOON,
+    QMP_SOCKET,
     Memory,
     command_line,
     kernel_file,
@@ -225,16 +226,22 @@ def _memory_for(saved: Snapshot, spec: VmmSpec) -> Iterator[Memory]:
 def _talk(handle: Handle, conversation: Callable[[], None]) -> None:
     """Have this conversation as soon as QEMU listens. Raises Broken when it fails."""
     deadline = time.monotonic() + START_SECONDS
-    while True:
+    socket = handle.vm_dir / QMP_SOCKET
+    while not socket.exists() and time.monotonic() < deadline:
         _require_alive(handle)
+        time.sleep(monitored.POLL_SECONDS)
+    while True:
         try:
             return conversation()
         except Retryable as error:
-            if error.code != qmp.NOBODY or time.monotonic() > deadline:
+            late = time.monotonic() > deadline
+            if error.code != qmp.NOBODY or late:
                 if monitored.wait(handle, END_SECONDS) is not None:
                     _require_alive(handle)
-                text = "QEMU did not start the guest."
+                when = f" within {START_SECONDS:.0f} s" if late else ""
+                text = f"QEMU did not start the guest{when}."
                 raise monitored.launch_failed(handle.vm_dir, text, error.detail) from error
+        _require_alive(handle)
         time.sleep(monitored.POLL_SECONDS)
 
 
