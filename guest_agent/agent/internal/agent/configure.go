@@ -43,7 +43,7 @@ func (a *Agent) configure(c *call) error {
 		return c.refuse("configure-failed", strings.Join(problems, "; "))
 	}
 	return c.reply(minijson.Object{
-		"boot_id":  a.bootID(),
+		"boot_id":  system.BootID(a.System),
 		"identity": a.identity(),
 		"time":     float64(time.Now().UnixMicro()) / 1e6,
 	})
@@ -78,11 +78,7 @@ func (a *Agent) setBootID(request minijson.Object) error {
 	if err != nil {
 		return err
 	}
-	if err := system.SetBootID(a.System, id); err != nil {
-		return err
-	}
-	a.boot.Store(&id)
-	return nil
+	return system.SetBootID(a.System, id)
 }
 
 // setIdentity makes the guest the one with this id. Keys that take long are made later, and nobody

@@ -27,9 +27,6 @@ const (
 	kindStart  = 3
 )
 
-// Magic is what every preamble begins with, and no frame of a session.
-var Magic = magic[:]
-
 var magic = [8]byte{0x89, 'N', 'X', 'A', 'G', '\r', '\n', 0x1a}
 
 type nonce [nonceSize]byte
