@@ -301,6 +301,8 @@ class Watch:
                 boot_id=answer.boot_id or hello.boot_id,
                 hostname=wanted.hostname or hello.hostname,
             )
+        except Retryable:  # it is as it was, and may be somebody else still: not ready
+            raise
         except NexusError as error:
             problems.append(error.text)
         if self._resumed:

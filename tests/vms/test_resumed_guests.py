@@ -10,10 +10,11 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from guest_agent.clock import TRIES
 from tests.factories import make_vm
 from tests.guest_agent.conftest import AgentProcess, agent, agent_binary
 from tests.vms.test_watch import Database, Driver, driver, watched
-from vms import live_drives, silence
+from vms import live_drives, silence, watch
 from vms import provisioning_records as records
 from vms.models import VM, Boot, Memory, Provisioning
 from vms.services import provisioning as rules
@@ -96,6 +97,23 @@ async def test_a_resumed_guest_is_itself_before_it_is_ready(
     assert 0 < boot.seconds_to_hello < (timezone.now() - boot.created_at).total_seconds() + 1
     moved = await ask(lambda: vm.history.latest("number"))
     assert "said hello after" in moved.reason
+    assert "warning" not in moved.detail
+
+
+async def test_a_guest_is_not_ready_before_it_has_answered_who_it_is(
+    vm: VM, driver: Driver, agent: AgentProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still be the one that it is a copy of."""
+    monkeypatch.setattr(watch, "IDENTITY_TIMEOUT", 0.0)
+    agent.start()
+    await ask(lambda: runs(vm, driver, Memory.CHECKPOINT))
+    async with watched(vm, driver):
+        await until(lambda: [call.split()[0] for call in agent.calls()].count("time") > TRIES)
+        assert not await ask(lambda: is_ready(vm)), "it was met twice"
+        monkeypatch.setattr(watch, "IDENTITY_TIMEOUT", PATIENCE)
+        await until(lambda: is_ready(vm))
+    assert agent.read("etc/machine-id") != OLD_MACHINE_ID
+    moved = await ask(lambda: vm.history.latest("number"))
     assert "warning" not in moved.detail
 
 
