@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,12 @@ import pytest
 
 from nexus_site.core.errors import Conflict
 from vms.hypervisors.firecracker import metrics
+
+
+@pytest.fixture(autouse=True)
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines here do not say when they were told."""
+    monkeypatch.setattr(metrics, "FLUSH_SECONDS", 0.05)
 
 
 def flush(log: Path, *lines: str) -> Callable[[], None]:
@@ -58,8 +66,31 @@ def test_a_vmm_that_was_taken_over_does_not_fill_the_record(tmp_path: Path) -> N
     assert metrics.read(tmp_path, flush(log, f"{many}\n")) == {}
 
 
-def test_there_are_no_metrics_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "FLUSH_SECONDS", 0.05)
+def test_the_counts_that_come_are_those_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those that it writes of itself just then, and not before their line is whole."""
+    monkeypatch.setattr(metrics, "FLUSH_SECONDS", 60)
+    log = tmp_path / metrics.LOG
+    log.write_text('{"utc_timestamp_ms": 5, "n": 1}\n')
+    now = time.time_ns() // 10**6 + 1000
+    parts = [f'{{"utc_timestamp_ms": {now - 60_000}, "n": 2}}\n{{"utc_', f'timestamp_ms": {now}, ']
+    later = [
+        threading.Timer(0.1, flush(log, parts[1])),
+        threading.Timer(0.3, flush(log, '"n": 4}\n')),
+    ]
+
+    def asked() -> None:
+        flush(log, parts[0])()
+        for timer in later:
+            timer.start()
+
+    assert metrics.read(tmp_path, asked)["n"] == 7
+    for timer in later:
+        timer.join()
+
+
+def test_there_are_no_metrics_yet(tmp_path: Path) -> None:
     assert metrics.read(tmp_path, lambda: None) == {}
     (tmp_path / metrics.LOG).write_text("[1]\nnonsense\n" + "[" * 20_000 + "\n")
     assert metrics.read(tmp_path, lambda: None) == {}

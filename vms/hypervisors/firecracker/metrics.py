@@ -18,21 +18,29 @@ from vms.hypervisors import monitored
 from vms.hypervisors.records import write_json
 
 LOG = "metrics.log"
-FLUSH_SECONDS = 2.0
+FLUSH_SECONDS = 5.0
+TOLD_AT = "utc_timestamp_ms"  # in each line, by the host's clock
 MOST = 64 * 1024  # bytes of all counters
 Counters = dict[str, Any]
 
 
 def read(vm_dir: Path, flush: Callable[[], object]) -> Counters:
-    """What the VMM has counted since its launch, once `flush` made it write the newest counts."""
-    log = vm_dir / LOG
-    before = _size(log)
+    """What the VMM has counted since its launch, once `flush` made it write the newest counts.
+
+    It also writes once a minute of itself, and a line may come in parts: what is waited for is
+    a whole line that is no older than the call.
+    """
+    asked = time.time_ns() // 10**6
+    deadline = time.monotonic()
     with suppress(Conflict, Retryable):  # it has ended, or hangs
         flush()
-        deadline = time.monotonic() + FLUSH_SECONDS
-        while _size(log) == before and time.monotonic() < deadline:
-            time.sleep(monitored.POLL_SECONDS)
-    return _sum_up(vm_dir)
+        deadline += FLUSH_SECONDS
+    while True:
+        counters = _sum_up(vm_dir)
+        told = counters.get(TOLD_AT)
+        if (isinstance(told, int) and told >= asked) or time.monotonic() >= deadline:
+            return counters
+        time.sleep(monitored.POLL_SECONDS)
 
 
 def _sum_up(vm_dir: Path) -> Counters:
