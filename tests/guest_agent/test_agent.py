@@ -306,6 +306,17 @@ async def test_a_host_that_takes_over_in_mid_stream_finds_the_beginning(
         await connection.wait_closed()
 
 
+async def test_a_host_that_takes_over_between_two_frames_needs_no_other_connection(
+    agent: AgentProcess, port: Port, connect: Connect
+) -> None:
+    """So it is in a guest that goes on from memory."""
+    agent.start()
+    for _ in range(3):
+        connection = await connect()
+        await connection.heartbeat(PATIENCE)
+    assert port.dials == 1
+
+
 async def test_a_host_that_breaks_the_protocol_is_dropped(
     agent: AgentProcess, port: Port, connect: Connect
 ) -> None:

@@ -96,6 +96,7 @@ def test_devices() -> None:
 def test_emulation_needs_the_tsc_no_mitigations_and_fixed_addresses() -> None:
     emulated = words(words_of(tsc_khz=2_400_000))
     wanted = {"tsc_early_khz=2400000", "tsc=reliable", "mitigations=off", "norandmaps"}
+    wanted |= {"kfence.sample_interval=0"}
     assert wanted <= set(emulated)
     assert values(words_of(), "-cpu") == ["max"]
 

@@ -171,7 +171,9 @@ def machine_arguments(accelerator: str, tsc_khz: int | None) -> list[str]:
     if accelerator == "tcg":
         # Mitigations guard against hardware that an emulated CPU does not have. At random
         # addresses a program would be translated anew each time that it is started.
+        # KFENCE, where a kernel has it, changes the kernel's code ten times a second.
         words += ["mitigations=off", "tsc=reliable", "no_timer_check", "norandmaps"]
+        words += ["kfence.sample_interval=0"]
         words += [f"tsc_early_khz={tsc_khz}"] if tsc_khz else []
     return words
 

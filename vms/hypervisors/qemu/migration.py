@@ -41,12 +41,14 @@ def save(vm_dir: Path, fd: int, *, shared_memory: bool) -> None:
 def load(vm_dir: Path, fd: int, *, shared_memory: bool) -> None:
     """Give a QEMU that waits for it the state in `fd`, and let the guest go on.
 
-    QEMU ends when it cannot load it; that is Retryable here, as any QEMU that does not answer.
+    The guest does not announce itself to its network, which is its own and new: that would keep it
+    busy when it has other things to do. QEMU ends when it cannot load it; that is Retryable here, as any QEMU that does not answer.
     """
 
     async def conversation(client: QMPClient) -> None:
         await qmp.until(client, "query-status", lambda now: now["status"] == "inmigrate")
         await _prepare(client, fd, shared_memory)
+        await client.execute("migrate-set-parameters", {"announce-rounds": 0})
         await client.execute("migrate-incoming", {"uri": f"fd:{FILE}"})
         await qmp.until(client, "query-status", lambda now: now["status"] != "inmigrate")
         await client.execute("cont")

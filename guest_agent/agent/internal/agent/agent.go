@@ -4,7 +4,6 @@ package agent
 import (
 	"bufio"
 	"io"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +41,8 @@ type Agent struct {
 	sessions    sessions.Table
 	frost       atomic.Pointer[frost] // nil while nothing is frozen
 	settled     settled
+	facts       facts
+	boot        atomic.Pointer[string] // what bootID gives
 }
 
 // SetIdentity says whether the guest has an identity of its own: a word of package identity.
@@ -67,17 +68,27 @@ func (a *Agent) Run() {
 	}
 }
 
-// serve keeps up one connection to the host until it ends, and tells why it did.
-func (a *Agent) serve(conn *os.File) error {
+// serve keeps up one connection to the host until it ends, and tells why it did. A guest that goes
+// on from memory has another host at the same connection.
+func (a *Agent) serve(conn *link.Conn) error {
 	defer conn.Close()
+	reader := bufio.NewReaderSize(conn, readBuffer)
+	for {
+		if err := a.converse(reader, conn); err != yamux.ErrReplaced {
+			return err
+		}
+	}
+}
+
+// converse serves one host.
+func (a *Agent) converse(reader *bufio.Reader, conn *link.Conn) error {
 	for a.leaving.Load() { // a host that greeted this agent would lose the connection with it
 		time.Sleep(leavingPause)
 	}
-	reader := bufio.NewReaderSize(conn, readBuffer)
 	if err := link.Handshake(reader, conn); err != nil {
 		return err
 	}
-	session := yamux.Serve(reader, conn, a.answer)
+	session := yamux.Serve(reader, conn, link.Magic, a.answer)
 	if err := a.greet(session); err != nil {
 		session.Close()
 		return err

@@ -43,7 +43,7 @@ func (a *Agent) configure(c *call) error {
 		return c.refuse("configure-failed", strings.Join(problems, "; "))
 	}
 	return c.reply(minijson.Object{
-		"boot_id":  system.BootID(a.System),
+		"boot_id":  a.bootID(),
 		"identity": a.identity(),
 		"time":     float64(time.Now().UnixMicro()) / 1e6,
 	})
@@ -78,7 +78,11 @@ func (a *Agent) setBootID(request minijson.Object) error {
 	if err != nil {
 		return err
 	}
-	return system.SetBootID(a.System, id)
+	if err := system.SetBootID(a.System, id); err != nil {
+		return err
+	}
+	a.boot.Store(&id)
+	return nil
 }
 
 // setIdentity makes the guest the one with this id. Keys that take long are made later, and nobody

@@ -48,29 +48,54 @@ func (a *Agent) announce(session *yamux.Session, header minijson.Object) error {
 }
 
 func (a *Agent) hello(settled float64) minijson.Object {
-	image := minijson.Object{}
-	metadata := system.ImageMetadata(a.System)
-	for _, key := range []string{"image_id", "image_name", "build_id", "built_at"} {
-		image[key] = metadata[key]
-	}
+	facts := a.facts.of(a.System)
 	return minijson.Object{
 		"op":            "hello",
 		"protocol":      link.ProtocolVersion,
 		"agent_version": a.Version,
 		"arch":          system.Arch(),
-		"kernel":        system.KernelRelease(),
-		"os":            system.OSName(a.System),
+		"kernel":        facts.kernel,
+		"os":            facts.os,
 		"init":          a.Init,
 		"hostname":      system.Hostname(),
-		"boot_id":       system.BootID(a.System),
+		"boot_id":       a.bootID(),
 		"identity":      a.identity(),
-		"image":         image,
+		"image":         facts.image,
 		"boot": minijson.Object{
 			"agent_started": known(a.Started),
 			"root_mounted":  known(a.RootMounted),
 			"settled":       known(settled),
 		},
 	}
+}
+
+// facts are what a guest is from its boot on. They are read once: a guest that goes on from memory
+// says hello at once.
+type facts struct {
+	once       sync.Once
+	kernel, os string
+	image      minijson.Object
+}
+
+func (f *facts) of(guest system.System) *facts {
+	f.once.Do(func() {
+		f.kernel, f.os, f.image = system.KernelRelease(), system.OSName(guest), minijson.Object{}
+		metadata := system.ImageMetadata(guest)
+		for _, key := range []string{"image_id", "image_name", "build_id", "built_at"} {
+			f.image[key] = metadata[key]
+		}
+	})
+	return f
+}
+
+// bootID is the name of this boot, or the one that the host gave it.
+func (a *Agent) bootID() string {
+	if id := a.boot.Load(); id != nil {
+		return *id
+	}
+	id := system.BootID(a.System)
+	a.boot.CompareAndSwap(nil, &id)
+	return *a.boot.Load()
 }
 
 // known is a time in whole milliseconds, null for one that nobody measured.

@@ -25,7 +25,7 @@ type Dialer struct {
 }
 
 // Dial tries vsock and the virtio-serial port, again and again, until there is a host.
-func (d Dialer) Dial() *os.File {
+func (d Dialer) Dial() *Conn {
 	for wait := minWait; ; wait = min(2*wait, maxWait) {
 		if file, err := d.try(wait); err == nil {
 			return file
@@ -34,20 +34,20 @@ func (d Dialer) Dial() *os.File {
 }
 
 // try looks for the host once and waits up to wait where there is none.
-func (d Dialer) try(wait time.Duration) (*os.File, error) {
+func (d Dialer) try(wait time.Duration) (*Conn, error) {
 	if d.Unix != "" {
 		file, err := dialUnix(d.Unix)
 		if err != nil {
 			time.Sleep(wait)
 		}
-		return file, err
+		return &Conn{File: file}, err
 	}
 	// Without the device file no driver is there, and asking for a socket would make the kernel
 	// run modprobe, every time.
 	portWait := portWaitAlone
 	if _, err := os.Stat("/dev/vsock"); err == nil {
 		if file, err := dialVsock(hostCID, hostPort); err == nil {
-			return file, nil
+			return &Conn{File: file}, nil
 		}
 		portWait = wait
 	}
@@ -58,5 +58,5 @@ func (d Dialer) try(wait time.Duration) (*os.File, error) {
 	if err != nil {
 		time.Sleep(wait)
 	}
-	return file, err
+	return &Conn{File: file, port: true}, err
 }

@@ -27,6 +27,9 @@ const (
 	kindStart  = 3
 )
 
+// Magic is what every preamble begins with, and no frame of a session.
+var Magic = magic[:]
+
 var magic = [8]byte{0x89, 'N', 'X', 'A', 'G', '\r', '\n', 0x1a}
 
 type nonce [nonceSize]byte
@@ -59,10 +62,19 @@ func decode(b []byte) (p preamble, ok bool) {
 	return p, true
 }
 
+// Other is the host's end, to write to. Back tells whether it is there again after it has left.
+type Other interface {
+	io.Writer
+	Back() bool
+}
+
 // scan reads up to the end of the next preamble, whatever bytes lie before it.
-func scan(reader *bufio.Reader) (preamble, error) {
+func scan(reader *bufio.Reader, conn Other) (preamble, error) {
 	for {
 		window, err := reader.Peek(preambleSize)
+		if err == io.EOF && conn.Back() {
+			continue
+		}
 		if err != nil {
 			return preamble{}, err
 		}
@@ -81,10 +93,10 @@ func scan(reader *bufio.Reader) (preamble, error) {
 
 // Handshake answers the host's offers until one is started. What lies in the stream from
 // earlier sessions is skipped. It waits as long as the host does.
-func Handshake(reader *bufio.Reader, writer io.Writer) error {
+func Handshake(reader *bufio.Reader, conn Other) error {
 	var current preamble
 	for {
-		p, err := scan(reader)
+		p, err := scan(reader, conn)
 		if err != nil {
 			return err
 		}
@@ -94,7 +106,7 @@ func Handshake(reader *bufio.Reader, writer io.Writer) error {
 			if err := system.Random(current.agent[:]); err != nil {
 				return err
 			}
-			if _, err := writer.Write(current.encode()); err != nil {
+			if _, err := conn.Write(current.encode()); err != nil {
 				return err
 			}
 		case p.kind == kindStart && current.kind != 0 && p.host == current.host && p.agent == current.agent:

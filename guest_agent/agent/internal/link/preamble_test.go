@@ -31,12 +31,26 @@ func TestPreambleHasTheBytesOfTheSpecification(t *testing.T) {
 	}
 }
 
+// end is the agent's end of a pipe; hosts that have left come back as often as it says.
+type end struct {
+	io.ReadWriter
+	back *int
+}
+
+func (e end) Back() bool {
+	if e.back == nil || *e.back == 0 {
+		return false
+	}
+	*e.back--
+	return true
+}
+
 // shake runs the agent's side and gives the other end of its pipe.
 func shake(t *testing.T) (net.Conn, <-chan error) {
 	ours, theirs := net.Pipe()
 	theirs.SetDeadline(time.Now().Add(time.Minute))
 	done := make(chan error, 1)
-	go func() { done <- Handshake(bufio.NewReader(ours), ours) }()
+	go func() { done <- Handshake(bufio.NewReader(ours), end{ours, nil}) }()
 	t.Cleanup(func() {
 		ours.Close()
 		theirs.Close()
@@ -98,6 +112,32 @@ func TestHandshakeEndsWithItsHost(t *testing.T) {
 	}
 }
 
+// pieces come one after the other, with an end of file after each.
+type pieces struct {
+	left  [][]byte
+	ended bool
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if p.ended = !p.ended; !p.ended || len(p.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.left[0])
+	p.left = p.left[1:]
+	return n, nil
+}
+
+func TestWhatAHostSaidBeforeItLookedGoneIsNotLost(t *testing.T) {
+	back, said := 2, new(bytes.Buffer)
+	reader := bufio.NewReader(&pieces{left: [][]byte{offer(hostA)[:20], offer(hostA)[20:]}})
+	if err := Handshake(reader, end{said, &back}); err != io.EOF {
+		t.Error(err)
+	}
+	if p, ok := decode(said.Bytes()); !ok || p.kind != kindAnswer || p.host != hostA {
+		t.Errorf("answered %x", said.Bytes())
+	}
+}
+
 // FuzzScan puts any bytes before a preamble: the preamble is found, and nothing after it is lost.
 func FuzzScan(f *testing.F) {
 	f.Add([]byte{})
@@ -109,7 +149,7 @@ func FuzzScan(f *testing.F) {
 		last := offer(hostB)
 		reader := bufio.NewReader(bytes.NewReader(append(append(bytes.Clone(before), last...), "rest"...)))
 		for {
-			p, err := scan(reader)
+			p, err := scan(reader, end{})
 			if err != nil {
 				t.Fatalf("lost behind %x: %v", before, err)
 			}

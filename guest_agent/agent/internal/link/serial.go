@@ -12,7 +12,7 @@ import (
 // waits up to wait for one to come and gives errNoHost.
 //
 // The port tells by POLLHUP that nobody is there. Once open, reading gives end of file when the
-// host leaves; the port must then be opened anew, which also drops what that host left unread.
+// host leaves; opening the port anew also drops what that host left unread.
 func openPort(name string, wait time.Duration) (*os.File, error) {
 	path, err := findPort(name)
 	if err != nil {

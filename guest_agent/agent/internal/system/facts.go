@@ -52,15 +52,37 @@ func Arch() string {
 }
 
 // KernelRelease is what uname -r prints.
-func KernelRelease() string { return read("/proc/sys/kernel/osrelease") }
+func KernelRelease() string {
+	names := uname()
+	return text(names.Release[:])
+}
 
 // Hostname is the kernel's host name; "" where nobody has set one.
 func Hostname() string {
-	name := read("/proc/sys/kernel/hostname")
-	if name == "(none)" {
-		return ""
+	names := uname()
+	if name := text(names.Nodename[:]); name != "(none)" {
+		return name
 	}
-	return name
+	return ""
+}
+
+// uname asks the kernel itself: files, even those in /proc, cost a guest that has just been resumed
+// ten times as long, which says its host name before all else.
+func uname() (names syscall.Utsname) {
+	syscall.Uname(&names)
+	return names
+}
+
+// text is what stands before the first zero. Characters are signed or not by architecture.
+func text[T int8 | uint8](characters []T) string {
+	bytes := make([]byte, 0, len(characters))
+	for _, c := range characters {
+		if c == 0 {
+			break
+		}
+		bytes = append(bytes, byte(c))
+	}
+	return string(bytes)
 }
 
 // BootIDFile has the name that the host gave to what a guest does after it was copied while it

@@ -32,6 +32,8 @@ const (
 
 var (
 	errProtocol = errors.New("yamux: the peer broke the protocol")
+	// ErrReplaced is why a session ended whose connection another conversation took over.
+	ErrReplaced = errors.New("yamux: another conversation has begun")
 	// ErrReset is what reading and writing give once either side has reset the stream.
 	ErrReset = errors.New("yamux: stream reset")
 	// ErrClosed is what reading and writing give once the session has ended.

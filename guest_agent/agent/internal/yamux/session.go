@@ -2,6 +2,7 @@ package yamux
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -18,15 +19,18 @@ var stallTimeout = 5 * time.Second
 type Conn interface {
 	io.WriteCloser
 	SetReadDeadline(time.Time) error
+	// Back tells, at the end of what there is to read, whether the host is there again.
+	Back() bool
 }
 
 // Session is one connection's streams. Make one with Serve.
 type Session struct {
-	conn    Conn
-	reader  *bufio.Reader
-	accept  func(*Stream)
-	control chan header
-	done    chan struct{}
+	conn     Conn
+	reader   *bufio.Reader
+	takeover []byte
+	accept   func(*Stream)
+	control  chan header
+	done     chan struct{}
 
 	writing sync.Mutex
 	buffer  []byte // for the frame that leaves
@@ -39,10 +43,11 @@ type Session struct {
 }
 
 // Serve starts a session. accept is called, in a goroutine of its own, for each stream that the
-// host opens.
-func Serve(reader *bufio.Reader, conn Conn, accept func(*Stream)) *Session {
+// host opens. Where takeover, which no frame begins with, stands in place of a frame, the session
+// ends with ErrReplaced, leaves the connection open and the reader before it.
+func Serve(reader *bufio.Reader, conn Conn, takeover []byte, accept func(*Stream)) *Session {
 	s := &Session{
-		conn: conn, reader: reader, accept: accept,
+		conn: conn, reader: reader, takeover: takeover, accept: accept,
 		control: make(chan header, 1024),
 		done:    make(chan struct{}),
 		buffer:  make([]byte, 0, headerSize+maxChunk),
@@ -93,8 +98,13 @@ func (s *Session) fail(err error) {
 	streams := s.streams
 	s.streams = map[uint32]*Stream{}
 	s.mutex.Unlock()
+	if err == ErrReplaced {
+		s.writing.Lock() // a frame that is leaving leaves before what is said next
+		defer s.writing.Unlock()
+	} else {
+		s.conn.Close()
+	}
 	close(s.done)
-	s.conn.Close()
 	for _, stream := range streams {
 		stream.abort(ErrClosed)
 	}
@@ -135,6 +145,9 @@ func (s *Session) tell(h header) {
 func (s *Session) send(h header, body []byte) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if s.Err() != nil {
+		return ErrClosed
+	}
 	s.buffer = append(append(s.buffer[:0], h[:]...), body...)
 	if _, err := s.conn.Write(s.buffer); err != nil {
 		s.fail(err)
@@ -145,10 +158,18 @@ func (s *Session) send(h header, body []byte) error {
 
 func (s *Session) readLoop() error {
 	for {
-		var h header
-		if _, err := io.ReadFull(s.reader, h[:]); err != nil {
+		head, err := s.reader.Peek(headerSize)
+		if err == io.EOF && len(head) == 0 && s.conn.Back() {
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		if bytes.HasPrefix(head, s.takeover) {
+			return ErrReplaced
+		}
+		h := header(head)
+		s.reader.Discard(headerSize)
 		if err := h.check(); err != nil {
 			return err
 		}

@@ -13,6 +13,26 @@ import (
 
 const patience = 60 * time.Second
 
+var takeover = []byte("\x89next")
+
+// port is a connection that comes to its end with every word of leaves, and goes on with the next
+// of its host.
+type port struct {
+	net.Conn
+	leaves chan bool
+}
+
+func (p port) Read(b []byte) (int, error) {
+	select {
+	case <-p.leaves:
+		return 0, io.EOF
+	default:
+		return p.Conn.Read(b)
+	}
+}
+
+func (p port) Back() bool { return p.leaves != nil }
+
 // peer is a host in the test's hands.
 type peer struct {
 	*testing.T
@@ -22,7 +42,7 @@ type peer struct {
 // start gives a session whose streams echo, and its peer.
 func start(t *testing.T) (*Session, *peer) {
 	ours, theirs := net.Pipe()
-	session := Serve(bufio.NewReaderSize(ours, 64<<10), ours, func(stream *Stream) {
+	session := Serve(bufio.NewReaderSize(ours, 64<<10), port{Conn: ours}, takeover, func(stream *Stream) {
 		io.Copy(stream, stream)
 		stream.CloseWrite()
 	})
@@ -164,7 +184,7 @@ func TestWriterWaitsForTheWindow(t *testing.T) {
 func TestWindowComesBack(t *testing.T) {
 	ours, theirs := net.Pipe()
 	accepted := make(chan *Stream, 1)
-	session := Serve(bufio.NewReaderSize(ours, 64<<10), ours, func(s *Stream) { accepted <- s })
+	session := Serve(bufio.NewReaderSize(ours, 64<<10), port{Conn: ours}, takeover, func(s *Stream) { accepted <- s })
 	defer session.Close()
 	defer theirs.Close()
 	p := &peer{t, theirs}
@@ -247,6 +267,66 @@ func TestFrameThatStopsEndsTheSession(t *testing.T) {
 	p.send(typeData, flagSYN, 1, 100, []byte("not a hundred"))
 	if err := ends(t, session); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error(err)
+	}
+}
+
+func TestAnotherConversationTakesTheConnectionOver(t *testing.T) {
+	session, p := start(t)
+	stream, _ := session.Open()
+	p.conn.Write(takeover)
+	p.conn.Write([]byte(" conversation"))
+	if err := ends(t, session); err != ErrReplaced {
+		t.Fatal(err)
+	}
+	if _, err := stream.Write([]byte("late")); !errors.Is(err, ErrClosed) {
+		t.Error("a stream of the old one writes:", err)
+	}
+	rest := make([]byte, len("\x89next conversation"))
+	if _, err := io.ReadFull(session.reader, rest); err != nil || !bytes.HasPrefix(rest, takeover) {
+		t.Errorf("got %q, %v", rest, err)
+	}
+	go session.conn.Write([]byte("answer"))
+	if _, err := io.ReadFull(p.conn, rest[:6]); err != nil || string(rest[:6]) != "answer" {
+		t.Errorf("got %q, %v", rest[:6], err)
+	}
+}
+
+func TestAFrameThatLeavesComesBeforeTheNextConversation(t *testing.T) {
+	session, p := start(t)
+	stream, _ := session.Open()
+	go stream.Write([]byte("whole"))
+	half := make([]byte, 6)
+	if _, err := io.ReadFull(p.conn, half); err != nil {
+		t.Fatal(err)
+	}
+	p.conn.Write(append(takeover, " conversation"...))
+	select {
+	case <-session.Done():
+		t.Fatal("it ended in the middle of a frame")
+	case <-time.After(20 * time.Millisecond):
+	}
+	if _, err := io.ReadFull(p.conn, make([]byte, headerSize+5-6)); err != nil {
+		t.Fatal(err)
+	}
+	if err := ends(t, session); err != ErrReplaced {
+		t.Fatal(err)
+	}
+}
+
+func TestAHostThatIsBackGoesOn(t *testing.T) {
+	ours, theirs := net.Pipe()
+	theirs.SetDeadline(time.Now().Add(patience))
+	defer theirs.Close()
+	leaving := port{ours, make(chan bool, 3)}
+	for range 3 {
+		leaving.leaves <- true
+	}
+	session := Serve(bufio.NewReaderSize(leaving, 64<<10), leaving, takeover, func(*Stream) {})
+	defer session.Close()
+	p := &peer{t, theirs}
+	p.send(typePing, flagSYN, 0, 7, nil)
+	if h, _ := p.receive(); h.kind() != typePing || h.length() != 7 {
+		t.Errorf("got %v", h)
 	}
 }
 
