@@ -42,7 +42,8 @@ def load(vm_dir: Path, fd: int, *, shared_memory: bool) -> None:
     """Give a QEMU that waits for it the state in `fd`, and let the guest go on.
 
     The guest does not announce itself to its network, which is its own and new: that would keep it
-    busy when it has other things to do. QEMU ends when it cannot load it; that is Retryable here, as any QEMU that does not answer.
+    busy when it has other things to do. QEMU ends when it cannot load the state; that is Retryable
+    here, as any QEMU that does not answer.
     """
 
     async def conversation(client: QMPClient) -> None:
