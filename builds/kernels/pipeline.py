@@ -54,7 +54,7 @@ def plan(operation: Operation) -> Plan:
 def fetch(run: Run) -> str:
     """The tarball, checked: as ``--sha256`` says, or as kernel.org's signed list does."""
     build = build_of(run)
-    toolchain.require_tools()
+    toolchain.require_tools(published=not run.params["source"])
     _note(build, compiler=toolchain.compiler())
     log.write(build, f"{build.title}, {build.compiler}")
     if not run.params["source"]:
