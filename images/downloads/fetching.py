@@ -72,6 +72,9 @@ def download(
         except (Broken, Invalid, OSError):  # nobody shall go on from here, nor fill the disk
             partial.discard()
             raise
+        except BaseException:
+            partial.discard_if_empty()
+            raise
         partial.forget_source()
         return Downloaded(destination, partial.sha256, partial.size)
 
