@@ -11,7 +11,7 @@ import pytest
 
 from images import kernel_boots
 from images.models import Kernel
-from images.services import kernel_shelf
+from images.services import kernel_shelf, remember_kernel_news
 from tests.factories import make_kernel, make_vm
 from tests.images.kernels import Booter, vmlinux
 from tests.nexusctl.conftest import Outcome
@@ -55,6 +55,14 @@ def test_kernels_from_the_first_to_the_last(
     assert ctl("kernel", "remove", "stock", "--yes").code == 0
     assert not Kernel.objects.filter(pk=stock.pk).exists()
     assert "No guest has booted" in ctl("kernel", "scores").err
+
+
+def test_the_list_tells_what_is_newer_at_kernel_org(ctl: Ctl) -> None:
+    assert "kernel.org" not in ctl("kernel", "list").err
+    remember_kernel_news(["7.1.3"], "7.1.3")
+    told = ctl("kernel", "list").err
+    assert "Newer at kernel.org: 7.1.3. Build one: nexusctl kernel build 7.1.3. Looked " in told
+    assert json.loads(ctl("kernel", "list", "--json").out)["news"]["newer"] == ["7.1.3"]
 
 
 def test_a_kernel_that_does_not_boot_is_not_used(ctl: Ctl, tmp_path: Path, booter: Booter) -> None:
