@@ -16,7 +16,7 @@ from typing import Any
 
 from images import downloads
 from images.files import Progress
-from nexus_site.core.errors import Broken, Conflict, Invalid, NotFound
+from nexus_site.core.errors import Broken, Conflict, Invalid, NotFound, Retryable
 
 VERSION = re.compile(r"([0-9]{1,3})\.[0-9]{1,3}(?:\.[0-9]{1,4})?(?:-rc[0-9]{1,2})?")
 _MAX_LIST = 1 << 20  # bytes; the real one has 10 KB
@@ -66,7 +66,7 @@ class KernelOrg:
         """
         url = f"{self._releases_url}/releases.json"
         try:
-            document = json.loads(downloads.fetch_bytes(url, _MAX_LIST, policy=_POLICY))
+            document = json.loads(_fetch(url, _MAX_LIST))
         except (ValueError, RecursionError) as error:
             raise _odd(url, "it is no JSON") from error
         if not isinstance(document, dict) or not isinstance(document.get("releases"), list):
@@ -86,7 +86,7 @@ class KernelOrg:
         """
         url = f"{self._directory(version)}/sha256sums.asc"
         try:
-            document = downloads.fetch_bytes(url, _MAX_CHECKSUMS, policy=_POLICY)
+            document = _fetch(url, _MAX_CHECKSUMS)
         except NotFound:
             return None
         text, signer = self._signed(url, document)
@@ -154,6 +154,19 @@ def check_version(version: str) -> str:
 
 def tarball_name(version: str) -> str:
     return f"linux-{version}.tar.xz"
+
+
+def _fetch(url: str, limit: int) -> bytes:
+    try:
+        return downloads.fetch_bytes(url, limit, policy=_POLICY)
+    except Retryable as error:
+        raise Retryable(
+            error.text,
+            detail=error.detail,
+            hint="Look at this machine's network, then try again. Without one a kernel is built "
+            "of a tarball: nexusctl kernel build --source TARBALL",
+            code=error.code,
+        ) from error
 
 
 def _listed(line: str) -> tuple[str, str]:

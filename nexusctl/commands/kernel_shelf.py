@@ -166,6 +166,8 @@ def show_offers(found: dict[str, Any]) -> None:
         output.note(
             f"Newer at kernel.org: {', '.join(newer)}. Build one: {build}. Looked {looked} ago."
         )
+    elif problem := found["news"]["problem"]:
+        output.note(f"Whether there are newer ones at kernel.org is not known: {problem}")
     looked = when(found["refreshed_at"]) if found["refreshed_at"] else "never"
     output.note(f"The publishers were asked: {looked}. Ask: nexusctl kernel list --refresh")
 

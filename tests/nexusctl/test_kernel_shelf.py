@@ -11,7 +11,7 @@ import pytest
 
 from images import kernel_boots
 from images.models import Kernel
-from images.services import kernel_shelf, remember_kernel_news
+from images.services import kernel_shelf, remember_kernel_news, remember_no_kernel_news
 from tests.factories import make_kernel, make_vm
 from tests.images.kernels import Booter, vmlinux
 from tests.nexusctl.conftest import Outcome
@@ -59,6 +59,8 @@ def test_kernels_from_the_first_to_the_last(
 
 def test_the_list_tells_what_is_newer_at_kernel_org(ctl: Ctl) -> None:
     assert "kernel.org" not in ctl("kernel", "list").err
+    remember_no_kernel_news("www.kernel.org cannot be reached")
+    assert "not known: www.kernel.org cannot be reached" in ctl("kernel", "list").err
     remember_kernel_news(["7.1.3"], "7.1.3")
     told = ctl("kernel", "list").err
     assert "Newer at kernel.org: 7.1.3. Build one: nexusctl kernel build 7.1.3. Looked " in told

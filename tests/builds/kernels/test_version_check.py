@@ -172,6 +172,7 @@ def test_offline_is_told(settings: Any) -> None:
     operation = check()
     assert (operation.state, operation.error["kind"]) == ("failed", "Retryable")
     assert "127.0.0.1 cannot be reached" in operation.error["text"]
+    assert "nexusctl kernel build --source TARBALL" in operation.error["hint"]
 
 
 def test_missing_tools_are_among_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
