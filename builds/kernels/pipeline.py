@@ -252,7 +252,8 @@ def failed(operation: Operation, error: NexusError) -> None:
         _end(build, state, error.record())
         events.append("build.ended", build, state=state, reason=error.text)
     remove(build)
-    log.write(build, f"{state.upper()}: {error.text}\n{error.detail}".rstrip())
+    said = error.code == "kernel-build-failed"  # its detail is what stands in the log already
+    log.write(build, f"{state.upper()}: {error.text}\n{'' if said else error.detail}".rstrip())
 
 
 def remove(build: KernelBuild) -> None:

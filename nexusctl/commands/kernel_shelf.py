@@ -97,7 +97,7 @@ def inspect(app: App, kernel: str, config: bool) -> None:
     """Show all about a kernel."""
     if config:
         found = app.client.get(f"/kernels/{kernel}/config")
-        app.answer(found, lambda found: output.data(output.visible(found["text"]).rstrip()))
+        app.answer(found, show_config)
     else:
         app.answer(app.client.get(f"/kernels/{kernel}"), show_kernel)
 
@@ -219,6 +219,11 @@ def show_kernel(row: dict[str, Any]) -> None:
     for vmm, found in sorted(row["boots"].items()):
         if found["problem"]:
             output.note(f"{vmm}: {found['problem']}")
+
+
+def show_config(found: dict[str, Any]) -> None:
+    for line in found["text"].splitlines():
+        output.data(output.visible(line))
 
 
 def show_diff(found: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def test_kernels_from_the_first_to_the_last(
     assert "No kernels yet" in ctl("kernel", "installed").err
     assert "asked: never" in ctl("kernel", "list").err
     stock = make_kernel(name="stock", is_default=True, arch="x86_64")
-    (tmp_path / "vmlinux").write_bytes(vmlinux("6.12.58", "CONFIG_PVH=y\n"))
+    (tmp_path / "vmlinux").write_bytes(vmlinux("6.12.58", "CONFIG_PVH=y\nCONFIG_NET=y\n"))
     monkeypatch.chdir(tmp_path)
     wish = ("kernel", "download", "--provider", "local", "--path", "vmlinux")
     assert "Boot it on each VMM" in ctl(*wish, "--dry-run").out
@@ -42,7 +42,8 @@ def test_kernels_from_the_first_to_the_last(
     assert "nexusctl kernel use local-6-12-58" in done.err
     shown = ctl("kernel", "installed").out
     assert "qemu 0.2 s" in shown
-    assert "CONFIG_PVH=y" in ctl("kernel", "inspect", "local-6-12-58", "--config").out
+    options = ctl("kernel", "inspect", "local-6-12-58", "--config").out
+    assert options == "CONFIG_PVH=y\nCONFIG_NET=y\n"
     assert "as found on the server" in ctl("kernel", "inspect", "local-6-12-58").out
     compared = ctl("kernel", "diff", "stock", "local-6-12-58")
     assert "6.12.58" in compared.out
