@@ -39,7 +39,8 @@ MANAGERS = (
             "openssh-client": "openssh-client",
             "network": "nftables iproute2",
             "venv": "python3-venv",
-            "kernel": "linux-source make gcc libc6-dev binutils flex bison bc perl libelf-dev",
+            "kernel": "linux-source make gcc libc6-dev binutils flex bison bc perl libelf-dev "
+            "gnupg gpgv",
         },
     ),
     Manager(

@@ -135,7 +135,7 @@ def ensure_kernel_tools(step: Step) -> None:
 
     Nexus itself needs it only where someone builds a kernel, and then names the command.
     """
-    programs = all(map(shutil.which, ("make", "gcc", "flex", "bison", "bc", "perl")))
+    programs = all(map(shutil.which, ("make", "gcc", "flex", "bison", "bc", "perl", "gpg", "gpgv")))
     here = programs and LIBELF.exists() and any(SOURCES.glob("linux-source-*.tar.xz"))
     if here or system.install(step, ["kernel"]):
         return

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nexus_site.core.errors import Conflict, as_nexus_error
+from nexus_site.core.errors import Conflict, Retryable, as_nexus_error
 
 PART_SUFFIX = ".part"
 
@@ -236,6 +236,21 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def require_room(directory: Path, needed: int, what: str) -> None:
+    """Raise ``Retryable`` (code ``disk-full``) unless so many bytes are free on its disk.
+
+    ``what`` is what they are needed for.
+    """
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise Retryable(
+            f"The disk is full: {what} needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB "
+            f"are free ({directory}).",
+            hint="Free some space there, then try again.",
+            code="disk-full",
+        )
 
 
 @contextlib.contextmanager

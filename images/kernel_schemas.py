@@ -22,11 +22,21 @@ class KernelOfferOut(Schema):
     installed: bool
 
 
+class KernelNewsOut(Schema):
+    """What kernel.org maintains that is newer than what is here, as the daily look found it."""
+
+    newer: list[str] = Field(description="The newest first.")
+    latest: str = Field(description="The latest stable one; empty where it is not known.")
+    looked_at: datetime | None = Field(description="Null before kernel.org has answered.")
+    problem: str = Field(description="Why asking it failed last; empty if it did not.")
+
+
 class KernelOffersOut(Page[KernelOfferOut]):
     """What can be had, as far as it is known."""
 
     refreshed_at: datetime | None = Field(description="When the publishers were asked last.")
     problem: str = Field(description="Why asking them failed then; empty if it did not.")
+    news: KernelNewsOut
 
 
 class DownloadKernel(Input):

@@ -51,7 +51,8 @@ def download_kernel(
 def list_available_kernels(request: HttpRequest) -> dict[str, Any]:
     """The kernels that can be had for this host's architecture, as far as is known."""
     known = services.list_kernel_offers()
-    kept = set(Kernel.objects.values_list("version", flat=True))
+    kernels = list(Kernel.objects.all())
+    kept = {kernel.version for kernel in kernels}
     items = [
         {
             "version": offer.version,
@@ -68,6 +69,7 @@ def list_available_kernels(request: HttpRequest) -> dict[str, Any]:
         "next_cursor": None,
         "refreshed_at": known.refreshed_at,
         "problem": known.problem,
+        "news": services.kernel_news(kernels),
     }
 
 

@@ -71,7 +71,7 @@ class NexusSettings(BaseSettings):
     kernel_paths: list[Path] = [Path("/")]  # below which the provider “local” may take kernels
     kernel_releases_url: str = "https://www.kernel.org"
     kernel_sources_url: str = "https://cdn.kernel.org/pub/linux/kernel"
-    kernel_keyring: Path | None = None  # OpenPGP certificates; without them only --source builds
+    kernel_keyring: Path | None = None  # OpenPGP certificates; left out, kernel.org's
     guest_kernel_args: str = ""
     log_level: str = "INFO"
 

@@ -1,8 +1,8 @@
 """What kernel.org, or a mirror with its layout, says of a version.
 
 `RELEASES/releases.json` names the versions that are maintained; `SOURCES/v6.x/sha256sums.asc`
-has the checksums of all tarballs beside it, signed within itself. Only the signed text is
-believed about bytes; the list says what is new.
+has the checksums of all tarballs beside it, signed within itself by kernel.org's autosigner.
+Only the signed text is believed about bytes; the list says what is new.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from images import downloads
 from images.files import Progress
-from nexus_site.core.errors import Broken, Conflict, Invalid, NotFound
+from nexus_site.core.errors import Broken, Conflict, Invalid, NotFound, Retryable
 
 VERSION = re.compile(r"([0-9]{1,3})\.[0-9]{1,3}(?:\.[0-9]{1,4})?(?:-rc[0-9]{1,2})?")
 _MAX_LIST = 1 << 20  # bytes; the real one has 10 KB
@@ -24,6 +24,8 @@ _MAX_CHECKSUMS = 8 << 20  # and 0.5 MB
 _MAX_TARBALL = 2 << 30
 _MAX_RELEASES = 200
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](linux-[0-9A-Za-z._-]{1,60}\.tar\.xz)")
+#: The autosigner's certificate, B8868C80BA62A1FFFAF5FDA9632D3A06589DA6B1.
+AUTOSIGNER = Path(__file__).with_name("autosigner.asc")
 _POLICY = downloads.Policy(attempts=2, connect_timeout=10, read_timeout=20)
 
 
@@ -46,10 +48,11 @@ class Checksum:
 
 
 class KernelOrg:
-    """A server with kernel.org's layout; ``scratch_in`` is a directory for what is checked."""
+    """A server with kernel.org's layout; ``keyring`` is a file of certificates that may sign
+    for it, ``scratch_in`` a directory for what is checked."""
 
     def __init__(
-        self, releases_url: str, sources_url: str, keyring: Path | None, scratch_in: Path
+        self, releases_url: str, sources_url: str, keyring: Path, scratch_in: Path
     ) -> None:
         self._releases_url = releases_url.rstrip("/")
         self._sources_url = sources_url.rstrip("/")
@@ -63,7 +66,7 @@ class KernelOrg:
         """
         url = f"{self._releases_url}/releases.json"
         try:
-            document = json.loads(downloads.fetch_bytes(url, _MAX_LIST, policy=_POLICY))
+            document = json.loads(_fetch(url, _MAX_LIST))
         except (ValueError, RecursionError) as error:
             raise _odd(url, "it is no JSON") from error
         if not isinstance(document, dict) or not isinstance(document.get("releases"), list):
@@ -78,16 +81,15 @@ class KernelOrg:
     def checksum(self, version: str) -> Checksum | None:
         """The signed checksum of a version's tarball; None where the list has none (yet).
 
-        Raises ``Conflict`` (code ``keyring-missing``), ``Broken`` (``signature-invalid``), and
-        what `releases` raises.
+        Raises ``Conflict`` (codes ``keyring-unusable``, ``gpgv-missing``), ``Broken``
+        (``signature-invalid``), and what `releases` raises.
         """
-        keyring = self._certificates()
         url = f"{self._directory(version)}/sha256sums.asc"
         try:
-            document = downloads.fetch_bytes(url, _MAX_CHECKSUMS, policy=_POLICY)
+            document = _fetch(url, _MAX_CHECKSUMS)
         except NotFound:
             return None
-        text, signer = downloads.verify_inline(document, keyring, self._scratch_in)
+        text, signer = self._signed(url, document)
         listed = {name: sha256 for sha256, name in map(_listed, text.splitlines()) if sha256}
         sha256 = listed.get(tarball_name(version))
         return Checksum(sha256, signer) if sha256 else None
@@ -113,14 +115,21 @@ class KernelOrg:
     def _directory(self, version: str) -> str:
         return f"{self._sources_url}/v{check_version(version)}.x"
 
+    def _signed(self, url: str, document: bytes) -> tuple[str, str]:
+        """The text that is signed in a document, and the certificate's fingerprint."""
+        try:
+            return downloads.verify_inline(url, document, self._certificates(), self._scratch_in)
+        except Broken as error:
+            raise Broken(
+                error.text,
+                detail=error.detail,
+                hint="The server is damaged or not to be trusted, or signs with another key now. "
+                "Then get its certificate (see kernel.org/signature.html) and set "
+                "NEXUS_KERNEL_KEYRING to its file.",
+                code=error.code,
+            ) from error
+
     def _certificates(self) -> str:
-        if self._keyring is None:
-            raise Conflict(
-                "No OpenPGP certificate is configured that could vouch for kernel.org's checksums.",
-                hint="Set NEXUS_KERNEL_KEYRING to a file with the certificate of kernel.org's "
-                "autosigner (see kernel.org/signature.html), or build with --source TARBALL.",
-                code="keyring-missing",
-            )
         try:
             return downloads.check_keyring(self._keyring.read_text())
         except (OSError, ValueError) as error:
@@ -145,6 +154,19 @@ def check_version(version: str) -> str:
 
 def tarball_name(version: str) -> str:
     return f"linux-{version}.tar.xz"
+
+
+def _fetch(url: str, limit: int) -> bytes:
+    try:
+        return downloads.fetch_bytes(url, limit, policy=_POLICY)
+    except Retryable as error:
+        raise Retryable(
+            error.text,
+            detail=error.detail,
+            hint="Look at this machine's network, then try again. Without one a kernel is built "
+            "of a tarball: nexusctl kernel build --source TARBALL",
+            code=error.code,
+        ) from error
 
 
 def _listed(line: str) -> tuple[str, str]:

@@ -125,7 +125,7 @@ def _failed(program: str, code: int, said: str) -> NexusError:
         return Retryable(
             "The disk became full while the kernel was built.",
             detail=said,
-            hint="A build takes some 3 GB below the data directory; free some, then try again.",
+            hint="A build takes some 2 GB below the data directory; free some, then try again.",
             code="disk-full",
         )
     lines = [line for line in said.splitlines() if "error" in line.lower() or "***" in line]

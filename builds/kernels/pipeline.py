@@ -23,7 +23,7 @@ from builds.kernels.publisher import publisher
 from builds.models import KernelBuild
 from builds.workspace import workspace
 from images import services as image_services
-from images.files import move_file, sha256_of, whole_file
+from images.files import move_file, require_room, sha256_of, whole_file
 from images.kernel_elf import check_vmlinux
 from images.models import Kernel
 from nexus_site.core import events
@@ -34,6 +34,7 @@ from nexus_site.core.steps import Plan, Run, Step
 
 PROVIDER = "built"
 USUAL_OBJECTS = 1500  # of the project's own fragment
+ROOM = 2_500_000_000  # bytes: the tarball, its source, and the objects of the project's fragment
 _TELL_EVERY = 1.0  # seconds between two looks at whether the build is still wanted
 
 
@@ -54,7 +55,9 @@ def plan(operation: Operation) -> Plan:
 def fetch(run: Run) -> str:
     """The tarball, checked: as ``--sha256`` says, or as kernel.org's signed list does."""
     build = build_of(run)
-    toolchain.require_tools()
+    toolchain.require_tools(published=not run.params["source"])
+    workspace(build).mkdir(parents=True, exist_ok=True, mode=0o700)
+    require_room(workspace(build), ROOM, "building a kernel")
     _note(build, compiler=toolchain.compiler())
     log.write(build, f"{build.title}, {build.compiler}")
     if not run.params["source"]:
@@ -88,7 +91,6 @@ def _download(run: Run, build: KernelBuild) -> str:
             hint=f"See what there is: nexusctl kernel version-check {version}",
             code="version-not-found",
         )
-    workspace(build).mkdir(parents=True, exist_ok=True, mode=0o700)
     tarball = source.download(
         version,
         checksum,
@@ -152,7 +154,7 @@ def keep(run: Run) -> str:
         check_vmlinux(place.vmlinux.read_bytes())
         run.keep(sha256=sha256_of(place.vmlinux), size=place.vmlinux.stat().st_size)
     sha256 = run.made["sha256"]
-    directory = f"kernels/{build.version}-{build.arch}-{sha256[:16]}"
+    directory = _directory(build, sha256)
     kept = image_services.assets_dir() / directory
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     with whole_file(kept / "config", mode=0o400) as temporary:
@@ -163,6 +165,11 @@ def keep(run: Run) -> str:
     run.keep(kernel=kernel.ref, new=new)
     log.write(build, f"kernel {kernel.name} ({kernel.ref}), sha256 {sha256}")
     return kernel.name
+
+
+def _directory(build: KernelBuild, sha256: str) -> str:
+    """Where the kernel is kept, below the assets."""
+    return f"kernels/{build.version}-{build.arch}-{sha256[:16]}"
 
 
 @transaction.atomic
@@ -196,11 +203,21 @@ def drop(run: Run) -> None:
     """Take back a kernel that this build has made and nobody has tried; a bad one stays."""
     kernel = _kernel(run)
     if kernel is None:
-        return
+        return _drop_half(run)
     image_services.discard_boots(kernel)
     if run.made.get("new") and kernel.state == Kernel.State.UNVERIFIED:
         kernel.delete()
         shutil.rmtree(image_services.kernel_dir(kernel), ignore_errors=True)
+    return None
+
+
+def _drop_half(run: Run) -> None:
+    """Take back what there is of a kernel that has not become one, as on a full disk."""
+    if "sha256" not in run.made:
+        return
+    directory = _directory(build_of(run), run.made["sha256"])
+    if not Kernel.objects.filter(directory=directory).exists():
+        shutil.rmtree(image_services.assets_dir() / directory, ignore_errors=True)
 
 
 def boot(run: Run) -> str:
@@ -235,7 +252,8 @@ def failed(operation: Operation, error: NexusError) -> None:
         _end(build, state, error.record())
         events.append("build.ended", build, state=state, reason=error.text)
     remove(build)
-    log.write(build, f"{state.upper()}: {error.text}\n{error.detail}".rstrip())
+    said = error.code == "kernel-build-failed"  # its detail is what stands in the log already
+    log.write(build, f"{state.upper()}: {error.text}\n{'' if said else error.detail}".rstrip())
 
 
 def remove(build: KernelBuild) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from builds.kernels.kernel_org import KernelOrg
+from builds.kernels.kernel_org import AUTOSIGNER, KernelOrg
 from images.services import assets_dir
 
 
@@ -12,6 +12,5 @@ def publisher() -> KernelOrg:
     nexus = settings.NEXUS
     scratch = assets_dir() / "kernels"
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return KernelOrg(
-        nexus.kernel_releases_url, nexus.kernel_sources_url, nexus.kernel_keyring, scratch
-    )
+    keyring = nexus.kernel_keyring or AUTOSIGNER
+    return KernelOrg(nexus.kernel_releases_url, nexus.kernel_sources_url, keyring, scratch)

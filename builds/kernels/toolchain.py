@@ -21,6 +21,8 @@ _PROGRAMS = {
     "perl": "perl",
 }
 _HEADERS = {"gelf.h": "libelf-dev"}
+#: And what a version of kernel.org's takes, whose checksum is signed.
+_PUBLISHED = {"gpgv": "gpgv"}
 #: Where the kernel's makefiles may look; the worker's own environment is not part of a build.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ANSWER_WITHIN = 30.0  # seconds
@@ -39,17 +41,19 @@ def environment(temporary: Path) -> dict[str, str]:
     return words | {"TMPDIR": str(temporary)} | REPRODUCIBLE
 
 
-def missing() -> dict[str, str]:
-    """What is not here, each with its package; empty when a kernel can be built."""
-    lost = {name: package for name, package in _PROGRAMS.items() if not _find(name)}
+def missing(*, published: bool = False) -> dict[str, str]:
+    """What is not here, each with its package; empty when a kernel can be built, and, if it is
+    to be a ``published`` one, its checksum be believed."""
+    programs = _PROGRAMS | (_PUBLISHED if published else {})
+    lost = {name: package for name, package in programs.items() if not _find(name)}
     if "gcc" not in lost:
         lost |= {name: package for name, package in _HEADERS.items() if not _has_header(name)}
     return lost
 
 
-def require_tools() -> None:
+def require_tools(*, published: bool = False) -> None:
     """Raise ``Conflict`` (code ``build-tools-missing``) that names what is missing."""
-    if lost := missing():
+    if lost := missing(published=published):
         raise Conflict(
             f"Building a kernel needs {', '.join(lost)}, which this machine does not have.",
             hint=f"Run as root: {install_command(lost)}",

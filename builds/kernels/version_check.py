@@ -42,7 +42,7 @@ def ask_for_checksum(run: Run) -> str:
     problem = ""
     try:
         checksum = publisher().checksum(version)
-    except Conflict as error:  # no keyring
+    except Conflict as error:  # the keyring is none, or gpgv is not here
         checksum, problem = None, f"{error.text} {error.hint}"
     else:
         if checksum is None and run.made["listed"]:

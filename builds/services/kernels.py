@@ -45,7 +45,7 @@ def start_kernel_build(
     arch = arch or host_arch()
     _check(version, source, sha256, arch, jobs)
     options = parse(fragment) if fragment else default_fragment(arch)
-    toolchain.require_tools()
+    toolchain.require_tools(published=bool(version))
     if open_operations().filter(kind=KIND).exists():
         raise Conflict(
             "A kernel is being built already; two at once would only be slower.",

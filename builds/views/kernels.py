@@ -34,7 +34,7 @@ def kernel_build_list(request: Request) -> HttpResponse:
         search=("version", "fragment", "source"),
         states=KernelBuild.State.values,
     )
-    context = {"area": "builds", "listing": listing}
+    context = {"area": "kernels", "listing": listing}
     fragments = ("builds/_kernel_builds.html",)
     return render_page(request, "builds/kernel_builds.html", context, fragments=fragments)
 
@@ -45,7 +45,7 @@ def kernel_build_detail(request: Request, ref: str) -> HttpResponse:
     """One build of a kernel: its steps, its log as it grows, what came of it."""
     build = resolve(BUILDS, ref)
     context = {
-        "area": "builds",
+        "area": "kernels",
         "build": build,
         "operation": Operation.objects.filter(pk=build.operation_id).first(),
         "log": end_of_log(request, build),

@@ -136,7 +136,8 @@ class CheckedBackend(httpcore2.NetworkBackend):
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise httpcore2.ConnectError(f"the name {host} cannot be resolved: {error}") from error
+            reason = getattr(error, "strerror", "") or error
+            raise httpcore2.ConnectError(f"its name cannot be resolved ({reason})") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not self.anywhere and not all(map(is_public, addresses)):
             raise PrivateAddress(", ".join(addresses))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +12,7 @@ from typing import TypeVar
 
 from images.downloads.partial import Partial, Source, locked_partial
 from images.downloads.transport import DEFAULT, Answer, Failed, Policy, open_url
-from images.files import Progress, move_file, no_progress, sha256_of
+from images.files import Progress, move_file, no_progress, require_room, sha256_of
 from nexus_site.core.errors import Broken, Invalid, as_nexus_error
 
 T = TypeVar("T")
@@ -71,6 +68,9 @@ def download(
             move_file(partial.path, destination, 0o400)
         except (Broken, Invalid, OSError):  # nobody shall go on from here, nor fill the disk
             partial.discard()
+            raise
+        except BaseException:
+            partial.discard_if_empty()
             raise
         partial.forget_source()
         return Downloaded(destination, partial.sha256, partial.size)
@@ -157,7 +157,7 @@ class _Job:
             raise _too_large(answer, self.policy.max_bytes)
         if self.size is not None and answer.length is not None and total != self.size:
             raise _wrong_size(self.wanted.url, self.size, total)
-        _check_space(self.partial.path.parent, total - start)
+        require_room(self.partial.path.parent, total - start, "the file")
         for data in answer.body:
             self.partial.append(data)
             if self.partial.size > (self.size or self.policy.max_bytes):
@@ -251,11 +251,6 @@ def _wrong_size(url: str, expected: int, found: int) -> Broken:
         hint="The mirror is damaged or out of step; try another, or try later.",
         code="size",
     )
-
-
-def _check_space(directory: Path, needed: int) -> None:
-    if needed > shutil.disk_usage(directory).free:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 @contextlib.contextmanager

@@ -3,8 +3,6 @@
 The data comes through standard input, so that memory stays constant; the library would hold the
 interpreter for seconds, and it reads what strangers wrote. Arguments: the files of the signature
 and of the keyring. Answers with the fingerprint of the certificate, or ends with 1 and a reason.
-With ``-`` for the signature the data is a text that is signed within itself; what was signed
-follows the fingerprint then, on lines of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from pathlib import Path
 
 import pysequoia
 
-INLINE = "-"
 ARMOR = re.compile(r"-----BEGIN PGP [A-Z ]+-----.*?-----END PGP [A-Z ]+-----", re.DOTALL)
 
 
@@ -42,21 +39,15 @@ def first_line(error: BaseException) -> str:
 def main(signature: str, keyring: str) -> int:
     try:
         known = certificates(Path(keyring).read_text())
-        if signature == INLINE:
-            data = sys.stdin.buffer.read()
-            checked = pysequoia.verify(bytes=data, store=lambda _ids: known)
-        else:
-            checked = pysequoia.verify(
-                file="/proc/self/fd/0",
-                store=lambda _ids: known,
-                signature=pysequoia.Sig.from_bytes(Path(signature).read_bytes()),
-            )
+        checked = pysequoia.verify(
+            file="/proc/self/fd/0",
+            store=lambda _ids: known,
+            signature=pysequoia.Sig.from_bytes(Path(signature).read_bytes()),
+        )
     except (ValueError, RuntimeError) as error:
         print(first_line(error))
         return 1
     print(checked.valid_sigs[0].certificate)
-    if signature == INLINE:
-        sys.stdout.write((checked.bytes or b"").decode("utf-8", "replace"))
     return 0
 
 

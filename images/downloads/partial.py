@@ -90,6 +90,11 @@ class Partial:
         self.path.unlink(missing_ok=True)
         self._sidecar.unlink(missing_ok=True)
 
+    def discard_if_empty(self) -> None:
+        """Leave no marks of a download of which nothing has come: there is nothing to resume."""
+        if not os.fstat(self.file.fileno()).st_size:
+            self.discard()
+
     def forget_source(self) -> None:
         """Delete the note beside the data, whose file has been moved into its place."""
         self._sidecar.unlink(missing_ok=True)

@@ -39,38 +39,20 @@ def verify_detached(
     """
     with scratch_directory(path.parent) as scratch:
         (scratch / "signature").write_bytes(signature)
-        return _checked(path, scratch / "signature", keyring, scratch, progress)[0]
-
-
-def verify_inline(document: bytes, keyring: str, scratch_in: Path) -> tuple[str, str]:
-    """The text in a document that is signed within itself (``sha256sums.asc``), and the
-    fingerprint of the certificate that signed it. Raises as ``verify_detached`` does."""
-    with scratch_directory(scratch_in) as scratch:
-        (scratch / "document").write_bytes(document)
-        path = scratch / "document"
-        fingerprint, text = _checked(path, openpgp_check.INLINE, keyring, scratch, no_progress)
-        return text, fingerprint
-
-
-def _checked(
-    path: Path, signature: Path | str, keyring: str, scratch: Path, progress: Progress
-) -> tuple[str, str]:
-    """The fingerprint, and what was said after it."""
-    (scratch / "keyring").write_text(keyring)
-    program = [sys.executable, "-I", openpgp_check.__file__]
-    with subprocess.Popen(
-        [*program, signature, scratch / "keyring"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        try:
-            answer = _feed(process, path, progress)
-        except BaseException:
-            process.kill()
-            raise
-    fingerprint, _, text = answer.partition("\n")
-    if process.returncode or not _FINGERPRINT.fullmatch(fingerprint.strip()):
-        raise invalid_signature(path.name, answer.strip()[-2000:])
-    return fingerprint.strip().upper(), text
+        (scratch / "keyring").write_text(keyring)
+        program = [sys.executable, "-I", openpgp_check.__file__]
+        with subprocess.Popen(
+            [*program, scratch / "signature", scratch / "keyring"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            try:
+                answer = _feed(process, path, progress)
+            except BaseException:
+                process.kill()
+                raise
+    if process.returncode or not _FINGERPRINT.fullmatch(answer):
+        raise invalid_signature(path.name, answer[-2000:])
+    return answer.upper()
 
 
 def invalid_signature(name: str, detail: str) -> Broken:
@@ -90,7 +72,7 @@ def _feed(process: subprocess.Popen[bytes], path: Path, progress: Progress) -> s
     with suppress(BrokenPipeError), path.open("rb") as file:  # it may refuse before the end
         _pour(file, process.stdin, size, progress)
     output, _ = process.communicate(timeout=_ANSWER_WITHIN)
-    return output.decode(errors="replace")
+    return output.decode(errors="replace").strip()
 
 
 def _pour(file: IO[bytes], pipe: IO[bytes], size: int, progress: Progress) -> None:

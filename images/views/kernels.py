@@ -144,9 +144,11 @@ def _row(kernel: Kernel) -> dict[str, Any]:
     """What list and page show of a kernel; ``path`` is a part of a URL."""
     path = quote(kernel.source) if kernel.source.startswith("/") else ""
     boots = [{"vmm": vmm, **found} for vmm, found in sorted(kernel.boots.items())]
+    startable = kernel.state == Kernel.State.GOOD or kernel.provider == "embedded"
     return {
         "kernel": kernel,
         "there": services.is_here(kernel),
+        "usable": startable and not kernel.is_default,
         "fetched": kernel.provider in NAMES,
         "path": path,
         "boots": boots,

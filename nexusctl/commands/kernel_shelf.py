@@ -35,12 +35,9 @@ def list_(app: App, refresh: bool) -> None:
     if refresh:
         asked = app.client.call("POST", "/kernels/available/refresh", query={"wait": 60})
     found = app.client.get("/kernels/available")
-    app.answer(found["items"], show_offers)
+    app.answer(found, show_offers)
     if asked and asked["state"] != "succeeded":
         raise Failure.of_operation(asked)
-    if not app.json:
-        looked = when(found["refreshed_at"]) if found["refreshed_at"] else "never"
-        output.note(f"The publishers were asked: {looked}. Ask: nexusctl kernel list --refresh")
 
 
 @click.command(cls=Command)
@@ -100,7 +97,7 @@ def inspect(app: App, kernel: str, config: bool) -> None:
     """Show all about a kernel."""
     if config:
         found = app.client.get(f"/kernels/{kernel}/config")
-        app.answer(found, lambda found: output.data(output.visible(found["text"]).rstrip()))
+        app.answer(found, show_config)
     else:
         app.answer(app.client.get(f"/kernels/{kernel}"), show_kernel)
 
@@ -149,7 +146,7 @@ def scores(app: App, kernel: str) -> None:
 COMMANDS = (list_, installed, download, use, inspect, diff, remove, verify, scores)
 
 
-def show_offers(rows: list[Any]) -> None:
+def show_offers(found: dict[str, Any]) -> None:
     output.table(
         ["VERSION", "ARCH", "PROVIDER", "SIZE", "INSTALLED"],
         [
@@ -160,10 +157,19 @@ def show_offers(rows: list[Any]) -> None:
                 size(row["size_bytes"]),
                 "yes" if row["installed"] else "no",
             ]
-            for row in rows
+            for row in found["items"]
         ],
         empty="Nothing is known that could be downloaded.",
     )
+    if newer := found["news"]["newer"]:
+        build, looked = f"nexusctl kernel build {newer[0]}", ago(found["news"]["looked_at"])
+        output.note(
+            f"Newer at kernel.org: {', '.join(newer)}. Build one: {build}. Looked {looked} ago."
+        )
+    elif problem := found["news"]["problem"]:
+        output.note(f"Whether there are newer ones at kernel.org is not known: {problem}")
+    looked = when(found["refreshed_at"]) if found["refreshed_at"] else "never"
+    output.note(f"The publishers were asked: {looked}. Ask: nexusctl kernel list --refresh")
 
 
 def show_installed(rows: list[Any]) -> None:
@@ -213,6 +219,11 @@ def show_kernel(row: dict[str, Any]) -> None:
     for vmm, found in sorted(row["boots"].items()):
         if found["problem"]:
             output.note(f"{vmm}: {found['problem']}")
+
+
+def show_config(found: dict[str, Any]) -> None:
+    for line in found["text"].splitlines():
+        output.data(output.visible(line))
 
 
 def show_diff(found: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from images.models import Kernel
 from images.providers.releases import ReleaseOffer
-from images.services import host_arch, kernel_dir, kernel_shelf
+from images.services import host_arch, kernel_dir, kernel_shelf, remember_kernel_news
 from images.services.kernel_facts import Score
 from images.services.remembered import ReleaseOffers
 from nexus_site.core.models import Operation
@@ -49,6 +49,15 @@ def test_offers_say_what_is_here_and_how_old_they_are(
         ("6.12.58", True),
     ]
     assert (found["refreshed_at"], found["problem"]) == (None, "no network")
+    assert found["news"] == {"newer": [], "latest": "", "looked_at": None, "problem": ""}
+
+
+def test_offers_say_what_the_daily_look_found(reader: APIClient) -> None:
+    make_kernel(version="6.12.50", provider="built")
+    remember_kernel_news(["6.12.58", "6.6.90", "7.1.3"], "7.1.3")
+    news = reader.get("/kernels/available").json()["news"]
+    assert (news["newer"], news["latest"], news["problem"]) == (["7.1.3", "6.12.58"], "7.1.3", "")
+    assert news["looked_at"]
 
 
 def test_a_kernel_says_who_runs_it(reader: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ def test_kernel_tools_are_found_or_installed(
     tools.ensure_kernel_tools(this)
     assert "--no-install-recommends linux-source make gcc" in debian.calls[1]
     calls = len(debian.calls)
-    for name in ("make", "gcc", "flex", "bison", "bc", "perl"):
+    for name in ("make", "gcc", "flex", "bison", "bc", "perl", "gpg", "gpgv"):
         debian.add(name)
     for name in ("linux-source-6.1.tar.xz", "gelf.h"):
         (tmp_path / name).touch()

@@ -11,7 +11,8 @@ from django.utils import timezone
 
 from builds.kernels import news
 from images import services
-from nexus_site.core.errors import NotFound
+from images.providers.kernels.distro import DistroProvider
+from nexus_site.core.errors import NotFound, Retryable
 from tests.factories import make_kernel
 from tests.images.downloads.server import Mirror
 from tests.images.kernels import Releases, vmlinux
@@ -80,6 +81,16 @@ def test_offers_are_remembered_though_one_publisher_fails(
     after = services.list_kernel_offers()
     assert after.offers == offers
     assert after.problem
+
+
+def test_an_apt_that_reaches_nothing_is_told(tmp_path: Path) -> None:
+    source = "deb [trusted=yes] http://127.0.0.1:9/debian stable main\n"
+    (tmp_path / "sources.list").write_text(source)
+    with pytest.raises(Retryable) as raised:
+        DistroProvider(apt=tmp_path).refresh("x86_64")
+    assert "This server's apt cannot reach its sources" in raised.value.text
+    assert "127.0.0.1:9" in raised.value.detail
+    assert "--provider distro --path FILE.deb" in raised.value.hint
 
 
 def test_news_name_what_is_newer_than_what_is_here() -> None:

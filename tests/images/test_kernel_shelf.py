@@ -68,10 +68,8 @@ def refused(operation: Operation) -> tuple[str, list[str]]:
 
 
 def files() -> list[str]:
-    """All that is there, but for a download's marks, which the next one takes up."""
     directory = kernel_shelf.kernels_dir()
-    found = (str(path.relative_to(directory)) for path in directory.rglob("*"))
-    return sorted(name for name in found if ".download" not in name)
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
 def local(tmp_path: Path, kernel: bytes, name: str = "vmlinux") -> str:

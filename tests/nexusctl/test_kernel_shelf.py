@@ -11,7 +11,7 @@ import pytest
 
 from images import kernel_boots
 from images.models import Kernel
-from images.services import kernel_shelf
+from images.services import kernel_shelf, remember_kernel_news, remember_no_kernel_news
 from tests.factories import make_kernel, make_vm
 from tests.images.kernels import Booter, vmlinux
 from tests.nexusctl.conftest import Outcome
@@ -33,7 +33,7 @@ def test_kernels_from_the_first_to_the_last(
     assert "No kernels yet" in ctl("kernel", "installed").err
     assert "asked: never" in ctl("kernel", "list").err
     stock = make_kernel(name="stock", is_default=True, arch="x86_64")
-    (tmp_path / "vmlinux").write_bytes(vmlinux("6.12.58", "CONFIG_PVH=y\n"))
+    (tmp_path / "vmlinux").write_bytes(vmlinux("6.12.58", "CONFIG_PVH=y\nCONFIG_NET=y\n"))
     monkeypatch.chdir(tmp_path)
     wish = ("kernel", "download", "--provider", "local", "--path", "vmlinux")
     assert "Boot it on each VMM" in ctl(*wish, "--dry-run").out
@@ -42,7 +42,8 @@ def test_kernels_from_the_first_to_the_last(
     assert "nexusctl kernel use local-6-12-58" in done.err
     shown = ctl("kernel", "installed").out
     assert "qemu 0.2 s" in shown
-    assert "CONFIG_PVH=y" in ctl("kernel", "inspect", "local-6-12-58", "--config").out
+    options = ctl("kernel", "inspect", "local-6-12-58", "--config").out
+    assert options == "CONFIG_PVH=y\nCONFIG_NET=y\n"
     assert "as found on the server" in ctl("kernel", "inspect", "local-6-12-58").out
     compared = ctl("kernel", "diff", "stock", "local-6-12-58")
     assert "6.12.58" in compared.out
@@ -55,6 +56,16 @@ def test_kernels_from_the_first_to_the_last(
     assert ctl("kernel", "remove", "stock", "--yes").code == 0
     assert not Kernel.objects.filter(pk=stock.pk).exists()
     assert "No guest has booted" in ctl("kernel", "scores").err
+
+
+def test_the_list_tells_what_is_newer_at_kernel_org(ctl: Ctl) -> None:
+    assert "kernel.org" not in ctl("kernel", "list").err
+    remember_no_kernel_news("www.kernel.org cannot be reached")
+    assert "not known: www.kernel.org cannot be reached" in ctl("kernel", "list").err
+    remember_kernel_news(["7.1.3"], "7.1.3")
+    told = ctl("kernel", "list").err
+    assert "Newer at kernel.org: 7.1.3. Build one: nexusctl kernel build 7.1.3. Looked " in told
+    assert json.loads(ctl("kernel", "list", "--json").out)["news"]["newer"] == ["7.1.3"]
 
 
 def test_a_kernel_that_does_not_boot_is_not_used(ctl: Ctl, tmp_path: Path, booter: Booter) -> None:

@@ -48,6 +48,7 @@ def test_kernels_say_what_they_are(client: Client, monkeypatch: pytest.MonkeyPat
     bad = {"firecracker": {"seconds": None, "at": "2026-01-01T00:00:00Z", "problem": "<dead>"}}
     other = kept(name="bad-one", state="bad", boots=bad)
     lost = make_kernel(name="lost-one")
+    spare = kept(name="spare-one", state="good")
     vm = make_ready_vm(name="web", kernel=other)
     users = [lambda: [(int(good.pk), "db")]]
     monkeypatch.setattr(kernel_shelf, "_users", users)
@@ -55,9 +56,13 @@ def test_kernels_say_what_they_are(client: Client, monkeypatch: pytest.MonkeyPat
     assert all(words in _row(page, good) for words in ("default", "qemu 1.2 s", 'title="db"'))
     assert f"/kernels/{good.ref}/use/" not in _row(page, good)
     assert all(words in _row(page, other) for words in ("firecracker failed", "1 pinned"))
+    assert f"/kernels/{other.ref}/use/" not in _row(page, other), "it does not boot"
+    assert f"/kernels/{spare.ref}/use/" in _row(page, spare)
     assert "its files are gone" in _row(page, lost)
+    assert 'href="/builds/kernels/"' in page
     detail = _page(client, "/kernels/bad-one/")
     assert "<dead>" in detail
+    assert f"/kernels/{other.ref}/use/" not in detail
     assert f'href="/vms/{vm.name}/"' in detail
     assert "VMs need it." in detail
 
@@ -80,13 +85,16 @@ def test_news_scores_and_offers_are_shown(client: Client, monkeypatch: pytest.Mo
 
 
 def test_two_kernels_are_compared_on_the_page(client: Client) -> None:
-    for name, option in (("one", "CONFIG_A=y"), ("two", 'CONFIG_A="<b>"')):
+    for name, option in (
+        ("one", "CONFIG_A=y\nCONFIG_B=y\n"),
+        ("two", 'CONFIG_A="<b>"\nCONFIG_B=y\n'),
+    ):
         kernel = kept(name=name, config_digest="1" * 64)
         (services.kernel_dir(kernel) / "config").write_text(option)
     page = client.get("/kernels/two/?with=one").content.decode()
-    assert "1 options differ" in page
+    assert "1 option differs." in page
     assert "&lt;b&gt;" in page
-    assert "CONFIG_A=y" in _page(client, "/kernels/one/")
+    assert "CONFIG_A=y\nCONFIG_B=y" in _page(client, "/kernels/one/")
 
 
 def test_a_download_is_asked_for_and_begun(client: Client) -> None:

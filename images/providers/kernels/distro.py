@@ -28,7 +28,7 @@ from images.providers.kernels.base import (
 )
 from images.providers.kernels.modules import BUILTIN, MODULE, module_files, put_modules
 from images.providers.releases.base import FetchedRelease, ReleaseOffer, check_path
-from nexus_site.core.errors import Broken, Invalid, NotFound
+from nexus_site.core.errors import Broken, Invalid, NotFound, Retryable
 
 ARCHES = {"x86_64": "amd64"}
 
@@ -194,7 +194,18 @@ class _Apt:
         return out.read_text(errors="replace").splitlines()
 
     def _run(self, *words: str) -> None:
-        mmdebstrap.run([*words, *self._options], self._watch)
+        try:
+            mmdebstrap.run([*words, *self._options], self._watch)
+        except Retryable as error:
+            if error.code != "mirror-unreachable":
+                raise
+            raise Retryable(
+                "This server's apt cannot reach its sources, or they do not deliver.",
+                detail=error.detail,
+                hint="Check the network and /etc/apt, then try again; or take a package that is "
+                "here: nexusctl kernel download --provider distro --path FILE.deb",
+                code=error.code,
+            ) from error
 
 
 def _silently(_words: str) -> None:

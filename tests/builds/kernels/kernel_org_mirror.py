@@ -6,8 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-import pysequoia
-
 from tests.images.downloads.keys import Key
 from tests.images.downloads.server import Mirror
 
@@ -58,5 +56,4 @@ class KernelOrgMirror:
         return "".join(lines)
 
     def signed(self, text: str) -> bytes:
-        mode = pysequoia.SignatureMode.CLEAR
-        return bytes(pysequoia.sign(self.key.secret.signer(), text.encode(), mode=mode))
+        return self.key.clear_sign(text)

@@ -136,8 +136,10 @@ def test_what_is_no_tarball_is_refused(tmp_path: Path) -> None:
 
 def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
     script = "echo 'kernel/fork.c:7:1: error: expected ;' >&2; exit 2"
-    error = assert_failed(build(tarball(tmp_path / "t", tree(script))), "kernel-build-failed")
-    assert "error: expected ;" in error["text"]
+    operation = build(tarball(tmp_path / "t", tree(script)))
+    assert "error: expected ;" in assert_failed(operation, "kernel-build-failed")["text"]
+    log = services.read_log(KernelBuild.objects.get()).text
+    assert log.count("*** [Makefile") == 1, "what make said is there once"
 
 
 def test_a_full_disk_is_told_apart(tmp_path: Path) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builds import services
 from builds.kernels import toolchain
+from images.downloads import signed_text
 from nexus_site.core.errors import Invalid
 from nexus_site.core.models import Operation
 from tests.builds.kernels.conftest import run
 from tests.builds.kernels.kernel_org_mirror import KernelOrgMirror
+from tests.images.downloads.gnupg import GnupgKey
 from tests.images.downloads.keys import Key
+from tests.images.downloads.test_signed_text import REAL
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("nudges")]
 
+DIGESTS = ("SHA256", "SHA1")
 SUMS = "/pub/linux/kernel/v6.x/sha256sums.asc"
 
 
@@ -75,11 +81,41 @@ def test_end_of_life_is_told() -> None:
     assert check("6.17.9").result["eol"] is True
 
 
-def test_without_a_keyring_nothing_vouches_for_it(settings: Any) -> None:
+def test_without_a_keyring_kernel_org_s_autosigner_must_have_signed(
+    kernel_org: KernelOrgMirror, settings: Any
+) -> None:
     settings.NEXUS = settings.NEXUS.model_copy(update={"kernel_keyring": None})
+    error = check("6.18.2").error
+    assert error["code"] == "signature-invalid"
+    assert "NEXUS_KERNEL_KEYRING" in error["hint"]
+    kernel_org.mirror.add(SUMS, REAL.read_bytes())  # of git's releases
+    assert check("6.18.2").result["problems"] == [
+        "The signed checksum of Linux 6.18.2 is not there yet."
+    ]
+
+
+def test_a_certificate_like_kernel_org_s_will_do(
+    kernel_org: KernelOrgMirror, settings: Any, tmp_path: Path
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="gpg") as home:
+        key = GnupgKey(Path(home) / "home")
+        (tmp_path / "keyring").write_text(key.armored)
+        where = {"kernel_keyring": tmp_path / "keyring"}
+        settings.NEXUS = settings.NEXUS.model_copy(update=where)
+        signed = {name: key.clear_sign(kernel_org.checksums(), digest=name) for name in DIGESTS}
+        key.close()
+    kernel_org.mirror.add(SUMS, signed["SHA256"])
+    found = check("6.18.2").result
+    assert (found["buildable"], found["signer"]) == (True, key.fingerprint)
+    kernel_org.mirror.add(SUMS, signed["SHA1"])
+    assert check("6.18.2").error["code"] == "signature-invalid"
+
+
+def test_without_gpgv_it_is_among_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signed_text, "GPGV", "gpgv-is-not-here")
     found = check("6.18.2").result
     assert (found["available"], found["buildable"]) == (True, False)
-    assert "NEXUS_KERNEL_KEYRING" in found["problems"][0]
+    assert "gpgv" in found["problems"][0]
 
 
 def test_a_keyring_that_is_none_is_named(settings: Any, tmp_path: Any) -> None:
@@ -136,6 +172,7 @@ def test_offline_is_told(settings: Any) -> None:
     operation = check()
     assert (operation.state, operation.error["kind"]) == ("failed", "Retryable")
     assert "127.0.0.1 cannot be reached" in operation.error["text"]
+    assert "nexusctl kernel build --source TARBALL" in operation.error["hint"]
 
 
 def test_missing_tools_are_among_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,3 +34,8 @@ class Key:
     def sign_bytes(self, data: bytes) -> bytes:
         mode = pysequoia.SignatureMode.DETACHED
         return bytes(pysequoia.sign(self.secret.signer(), data, mode=mode))
+
+    def clear_sign(self, text: str) -> bytes:
+        """The text, signed within itself."""
+        mode = pysequoia.SignatureMode.CLEAR
+        return bytes(pysequoia.sign(self.secret.signer(), text.encode(), mode=mode))

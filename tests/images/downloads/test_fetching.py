@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,7 +171,20 @@ def test_lasting_errors_are_told_as_they_are(mirror: Mirror, tmp_path: Path) -> 
         download(mirror.add("/failing", status=502), tmp_path / "file", policy=HASTY)
     assert failing.value.code == "server-error"
     assert len(mirror.requests) == 2 + HASTY.attempts
-    assert not (tmp_path / "file").exists()
+    assert names(tmp_path) == []
+
+
+def test_what_has_come_outlives_a_server_that_lost_the_file(mirror: Mirror, tmp_path: Path) -> None:
+    url = mirror.add("/file", CONTENT, cut_after=[1_000_000] * HASTY.attempts, ranges=False)
+    with pytest.raises(Retryable):
+        download(url, tmp_path / "file", sha256=SHA256, policy=HASTY)
+    page = mirror.pages.pop("/file")
+    with pytest.raises(NotFound):
+        download(url, tmp_path / "file", sha256=SHA256, policy=HASTY)
+    assert names(tmp_path) == [".file.download", ".file.download.json"]
+    mirror.pages["/file"] = replace(page, ranges=True)
+    download(url, tmp_path / "file", sha256=SHA256, policy=HASTY)
+    assert mirror.ranges("/file")[-1] == "bytes=1000000-"
 
 
 def test_a_server_that_is_not_there_can_be_tried_again(tmp_path: Path) -> None:
@@ -178,6 +192,7 @@ def test_a_server_that_is_not_there_can_be_tried_again(tmp_path: Path) -> None:
         with pytest.raises(Retryable) as raised:
             download(url, tmp_path / "file", policy=HASTY)
         assert raised.value.code == "unreachable"
+        assert names(tmp_path) == []
 
 
 def test_a_server_that_trickles_is_too_slow(mirror: Mirror, tmp_path: Path) -> None:
