@@ -1,11 +1,13 @@
-"""How much Nexus adds to a boot: ``./nexus bench boot [-n 7] [--firecracker] [--peer]``.
+"""How much Nexus adds to a boot: ``./nexus bench boot [-n 7] [--firecracker [--cpus 1]] [--peer]``.
 
 The same kernel, image and machine are started in turn (a) by the bare VMM (QEMU's command, or
 Firecracker with a config file) with a minimal listener and (b) through Nexus, by one
 ``POST /v1/vms/VM/start``. What is measured is the time from the start of the command, or the
 request, to the agent's hello; and where it goes. Then: ``nexusctl vm from-rootfs`` with the image
 present to ready, phase by phase, and how long a job waits for a worker. With ``--firecracker`` all
-of this is done in the rig (docs/rig.md) where this host's KVM runs no guests. With ``--peer`` the
+of this is done in the rig (docs/rig.md) where this host's KVM runs no guests; its machine has
+``--cpus`` CPUs, and with one the guest waits for all that Nexus does meanwhile. As root (b) is
+jailed and in a network of its own; (a) is neither, and makes its tap itself. With ``--peer`` the
 PyPI package quick-sandbox boots its own Alpine with QEMU and the same accelerator.
 """
 
@@ -21,7 +23,7 @@ from typing import Any, NoReturn
 
 from bench.bare import BareFirecracker, BareQemu
 from bench.peer import create_to_first_result
-from bench.server import Server, running_server
+from bench.server import Server, rest, running_server
 from tests.rig import host
 
 #: The rig's machine is slow, and its guests are slower.
@@ -38,7 +40,7 @@ HELLO, WAIT = "to the hello", "wait for a worker"
 def main() -> None:
     options = _options()
     if options.firecracker and host.firecracker() is None:
-        _in_the_rig(sys.argv[1:])
+        _in_the_rig(options.cpus, sys.argv[1:])
     with running_server(None, **PATIENT, NEXUS_HYPERVISOR=_hypervisor(options)) as server:
         if options.firecracker:
             programs = str(host.firecracker())
@@ -69,6 +71,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./nexus bench boot", description=__doc__)
     parser.add_argument("-n", type=int, default=7, help="rounds (7)")
     parser.add_argument("--firecracker", action="store_true", help="instead of QEMU")
+    parser.add_argument("--cpus", type=int, default=1, help="of the rig's machine (1)")
     parser.add_argument("--peer", action="store_true", help="time quick-sandbox as well")
     return parser.parse_args()
 
@@ -77,9 +80,10 @@ def _hypervisor(options: argparse.Namespace) -> str:
     return "firecracker" if options.firecracker else "qemu"
 
 
-def _in_the_rig(arguments: list[str]) -> NoReturn:
-    command = ["-m", "tests.rig", "run", "--limit", "7200", "--", "python", "-m", "bench.boot"]
-    raise SystemExit(subprocess.call([sys.executable, *command, *arguments]))
+def _in_the_rig(cpus: int, arguments: list[str]) -> NoReturn:
+    rig = ["-m", "tests.rig", "run", "--limit", "7200", "--cpus", str(cpus)]
+    command = [sys.executable, *rig, "--", "python", "-m", "bench.boot", *arguments]
+    raise SystemExit(subprocess.call(command))
 
 
 # (a) and (b)
@@ -91,7 +95,9 @@ def _compare(
     """Seconds of each bare boot, and those of each through Nexus by phase."""
     bare, nexus = [], []
     for number in range(1, rounds + 1):
+        rest()
         bare.append(bare_vmm.seconds_to_hello())
+        rest()
         nexus.append(_through_nexus(server))
         print(f"  {number}: bare {bare[-1]:6.2f} s   Nexus {nexus[-1][HELLO]:6.2f} s", flush=True)
     return bare, nexus

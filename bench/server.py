@@ -119,6 +119,12 @@ def running_server(directory: Path | None = None, **settings: str) -> Iterator[S
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
+def rest() -> None:
+    """Let what was done before come to its end, on the disk as well."""
+    os.sync()
+    time.sleep(1)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -28,7 +28,7 @@ from typing import Any
 
 from bench.bare import SCRATCH, hello
 from bench.peer import create_to_first_result
-from bench.server import Server, running_server
+from bench.server import Server, rest, running_server
 from guest_agent import transports
 from guest_agent.binary import host_tsc_khz
 from images.files import copy_sparse
@@ -144,7 +144,7 @@ def _bare_of(server: Server, accelerator: str) -> Iterator[Bare]:
 def _bare_crowd(bare: Bare) -> float:
     """Seconds until ten that are started at once have all said hello."""
     specs = [bare.prepare(f"crowd{number}") for number in range(CROWD)]
-    _rest()
+    rest()
     began = time.monotonic()
     with ThreadPoolExecutor(CROWD) as threads:
         resumed = list(threads.map(bare.resume, specs))
@@ -161,7 +161,7 @@ def _rounds(server: Server, bare: Bare, image: str, rounds: int) -> Seconds:
     seconds = Seconds([], [], [])
     for number in range(1, rounds + 1):
         spec = bare.prepare(f"bare{number}")
-        _rest()
+        rest()
         seconds.bare.append(bare.seconds_to_hello(spec))
         seconds.resumed.append(_start(server, image, cold=False))
         seconds.cold.append(_start(server, image, cold=True))
@@ -175,7 +175,7 @@ def _start(server: Server, image: str, *, cold: bool) -> float:
     """Start a VM with a fresh drive; seconds from the request to the hello."""
     name = "cold" if cold else "resumed"
     server.ctl("vm", "create", "--name", name, "--image", image, "--memory", str(MEMORY_MIB))
-    _rest()
+    rest()
     began = time.time()
     operation = server.post(f"/v1/vms/{name}/start", cold=cold)
     _succeeded(server, operation)
@@ -189,7 +189,7 @@ def _crowd(server: Server, image: str) -> float:
     names = [f"crowd-{number}" for number in range(CROWD)]
     for name in names:
         server.ctl("vm", "create", "--name", name, "--image", image, "--memory", str(MEMORY_MIB))
-    _rest()
+    rest()
     began = time.time()
     with ThreadPoolExecutor(CROWD) as threads:
         started = list(threads.map(lambda name: server.post(f"/v1/vms/{name}/start"), names))
@@ -232,7 +232,7 @@ def _peers(server: Server, image: str, accelerator: str, rounds: int) -> list[tu
 
 
 def _first_result(server: Server, image: str) -> float:
-    _rest()
+    rest()
     began = time.monotonic()
     wishes = {"image": image, "name": "sandbox", "mem_size_mib": MEMORY_MIB}
     _succeeded(server, server.post("/v1/vms/from-image", **wishes))
@@ -264,7 +264,7 @@ def _memory(server: Server, image: str) -> tuple[int, int]:
 
 def _pss(server: Server, names: list[str]) -> int:
     """What the VMMs of these VMs take of the memory, what they share shared out between them."""
-    _rest()
+    rest()
     total = 0
     for name in names:
         vm_dir = server.data_dir / "vms" / server.get(f"/v1/vms/{name}")["id"]
@@ -290,12 +290,6 @@ def _until(over: Callable[[], bool], text: str) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(text)
         time.sleep(0.5)
-
-
-def _rest() -> None:
-    """Let what was done before come to its end, on the disk as well."""
-    os.sync()
-    time.sleep(1)
 
 
 def _load() -> str:

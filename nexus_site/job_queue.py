@@ -43,7 +43,9 @@ class WakingStorage(SqliteStorage):  # type: ignore[misc]
         self._hang_up_bell()
         job: bytes | None = super().dequeue()
         if job is None:
-            select.select([self._bell], [], [], LONGEST_SLEEP)
+            rung, _, _ = select.select([self._bell], [], [], LONGEST_SLEEP)
+            if not rung:
+                return None  # the next call looks first
             with suppress(BlockingIOError):  # another thread was quicker
                 os.read(self._bell, 1)
             job = super().dequeue()

@@ -186,11 +186,12 @@ def wait_for_agent(run: Run) -> str:
     """Until the VM is ``ready``; fails when it ends, is stopped, or does not answer in time."""
     vm = vm_of(run)
     deadline = time.monotonic() + settings.NEXUS.agent_ready_timeout + 30
-    phase = ""
+    phase, seen = "", -1
     while time.monotonic() < deadline:
         moves = supervision.moves()
         vm.refresh_from_db(fields=["state"])
-        if now := provisioning_records.phase_of(vm):
+        # The supervisor prepares guests, and announces it: without news there is no phase.
+        if (phase or moves != seen) and (now := provisioning_records.phase_of(vm)):
             deadline = time.monotonic() + settings.NEXUS.agent_ready_timeout
             if now != phase:
                 run.progress(note=now)
@@ -203,6 +204,7 @@ def wait_for_agent(run: Run) -> str:
         if vm.state not in (State.STARTING, State.RUNNING):
             break
         run.check()
+        seen = moves
         supervision.wait_for_move(moves, LOOK)
     raise provisioning_records.failure_of(vm) or outcomes.not_ready(vm)
 

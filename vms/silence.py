@@ -66,14 +66,16 @@ def drift_of(heartbeat: Heartbeat, asked: float, answered: float) -> float:
 def notice(vm: VM, silent: float, signs: Signs) -> None:
     """Say ``unreachable`` of a VM whose agent is ``silent`` for longer than it may, in seconds;
     of one that is so already, do what it wants done about that."""
+    patience, longest = settings.NEXUS.heartbeat_timeout, settings.NEXUS.agent_ready_timeout
+    if silent <= min(patience, longest):  # nothing can be wrong; asked each second for each VM
+        return
     row = VM.objects.filter(pk=vm.pk).first()
     if row is None:
         return
-    patience = settings.NEXUS.heartbeat_timeout
     waiting = min((timezone.now() - row.state_since).total_seconds(), silent)
     if row.state == State.READY and silent > patience:
         outcomes.agent_is_silent(vm, f"no heartbeat for {silent:.0f} s{_because(vm, signs)}")
-    elif row.state == State.RUNNING and waiting > settings.NEXUS.agent_ready_timeout:
+    elif row.state == State.RUNNING and waiting > longest:
         outcomes.agent_is_silent(vm, f"no hello within {waiting:.0f} s{_because(vm, signs)}")
     elif row.state == State.UNREACHABLE and silent > patience:  # a new worker listens first
         policies.act_on_silence(row)

@@ -86,8 +86,13 @@ def key_of(facts: dict[str, Any]) -> str:
 def untouched_root(vm: VM) -> Drive | None:
     """The VM's only drive, if it is an image's copy that no guest has had; else None."""
     root = _root(vm)
-    untouched = root and root.origin == Drive.Origin.IMAGE and not root.used and root.image
-    return root if untouched and vm.attachments.count() == 1 else None
+    return root if _is_untouched(vm, root) else None
+
+
+def _is_untouched(vm: VM, root: Drive | None) -> bool:
+    if root is None or root.origin != Drive.Origin.IMAGE or root.used or root.image is None:
+        return False
+    return vm.attachments.count() == 1
 
 
 def _root(vm: VM) -> Drive | None:
@@ -162,9 +167,11 @@ def give_drive(vm: VM, template: WarmTemplate) -> VMSnapshot:
 def restore_drive(vm: VM) -> None:
     """The VM's drive is an untouched copy of its image: made now if it was left to the start, and
     made anew if a template's was tried on it (its boot says so)."""
-    root, untouched = _root(vm), untouched_root(vm)
-    tried = untouched and vm.boots.filter(resumed_from=Memory.WARM).exists()
-    if root is not None and (tried or is_to_be_made(root)):
+    root = _root(vm)
+    if root is None:
+        return
+    tried = _is_untouched(vm, root) and vm.boots.filter(resumed_from=Memory.WARM).exists()
+    if tried or is_to_be_made(root):
         drive_services.refill(root)
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, connection, models, transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Schema
@@ -74,9 +74,15 @@ def poll(look: Callable[[], T], enough: Callable[[T], bool], seconds: float) -> 
 def wait_for_end(operation: Operation, seconds: float) -> Operation:
     """The operation, with its children, when it has ended or after ``seconds``."""
 
+    row = Operation.objects.order_by().filter(pk=operation.pk).values_list("state")
+    sql, words = row.query.sql_with_params()  # once: what is waited for needs the CPU more
+
     def look() -> bool:
-        operation.refresh_from_db(fields=["state"])
-        return operation.ended
+        with connection.cursor() as cursor:
+            cursor.execute(sql, words)
+            found = cursor.fetchone()
+        operation.state = found[0] if found else operation.state
+        return found is None or operation.ended
 
     poll(look, bool, seconds)
     return Operation.objects.prefetch_related("children").get(pk=operation.pk)

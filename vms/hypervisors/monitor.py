@@ -34,6 +34,7 @@ CONSOLE, VMM_LOG = "console.log", "vmm.log"
 CONSOLE_LIMIT = 4 * 1024 * 1024
 VMM_LOG_LIMIT = 256 * 1024  # and that of every other log
 CHUNK = 64 * 1024
+GATHER_MS = 20  # VMMs write consoles byte by byte: to take each by itself would cost the guest CPU
 STARTED = b"started"
 SIGKILL = 9
 
@@ -199,16 +200,20 @@ def watch(pid: int, outputs: dict[int, str]) -> int:
     for fd in (vmm, *logs):
         os.set_blocking(fd, False)
         poll.register(fd, select.POLLIN)
+    end = select.poll()
+    end.register(vmm, select.POLLIN)
     ended = False
     while not ended:
         ready = {fd for fd, _ in poll.poll()}
-        ended = vmm in ready
+        full = False
         for fd in ready & logs.keys():
             data = _read(fd)
             if data == b"":
                 poll.unregister(fd)
             elif data:
                 logs[fd].write(data)
+                full = full or len(data) == CHUNK
+        ended = vmm in ready or (not full and bool(end.poll(GATHER_MS)))
     for fd, log in logs.items():
         while data := _read(fd):  # what was still in the pipes
             log.write(data)

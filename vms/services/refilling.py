@@ -170,11 +170,13 @@ def _is_current(pool: Pool, vm: VM) -> bool:
 def _clear_orphans(pool: Pool | None = None) -> None:
     """Have VMs deleted that no pool has any more, unless something works on them, or they could
     not be deleted a moment ago."""
+    rows = VM.objects.filter(purpose=VM.Purpose.POOL, pool=None)
+    if not rows.exists():
+        return
     clearings = Operation.objects.filter(kind=CLEAR)
     late = Q(state=Operation.State.FAILED, ended_at__gt=timezone.now() - AGAIN)
     now = clearings.filter(late | Q(ended_at=None))
     going = {ref for operation in now for ref in operation.params["vms"]}
-    rows = VM.objects.filter(purpose=VM.Purpose.POOL, pool=None)
     free = [vm for vm in rows if vm.ref not in going and not open_operations(vm).exists()]
     if free:
         what = f"Delete {len(free)} VM{'s' if len(free) > 1 else ''} that no pool needs"

@@ -63,6 +63,26 @@ def test_all_output_is_there_when_the_exit_is(start: Start, ended: Ended, vm_dir
     assert (vm_dir / "console.log").read_text().split() == [str(n) for n in range(1, 5001)]
 
 
+def test_a_guest_that_writes_byte_by_byte_does_not_keep_the_monitor_busy(
+    start: Start, until: Until, vm_dir: Path
+) -> None:
+    """A serial port does, and the guest needs the CPU more."""
+    writing = (
+        "import os, time\n"
+        "began = time.monotonic()\n"
+        "for _ in range(500): os.write(1, b'x'); time.sleep(0.0005)\n"
+        "print(time.monotonic() - began, flush=True)\n"
+        "time.sleep(600)"
+    )
+    handle = start(f'exec {sys.executable} -I -S -c "{writing}"')
+    console = vm_dir / "console.log"
+    until(lambda: console.read_text().endswith("\n"))
+    took = float(console.read_text().lstrip("x"))
+    counts = Path(f"/proc/{handle.monitor_pid}/io").read_text().split()
+    reads = int(counts[counts.index("syscr:") + 1])
+    assert reads < 2 * took * 1000 / monitor.GATHER_MS + 50
+
+
 @pytest.fixture
 def start_with_fifo(vm_dir: Path) -> Iterator[Callable[[str], Handle]]:
     """Starts a script that has a FIFO "f", which goes where its errors go."""
