@@ -49,7 +49,8 @@ def _mark(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.live if kind == "live" else pytest.mark.browser)
             if item.get_closest_marker("xdist_group") is None:  # else it has a server of its own
                 item.add_marker(pytest.mark.xdist_group("live"))
-            item.add_marker(pytest.mark.timeout(900))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(900))
 
 
 def _kind(path: Path) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.cookiejar
 import json
 import os
+import re
 import signal
 import subprocess
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -69,3 +73,22 @@ def ctl_fails(server: Server, *arguments: str) -> subprocess.CompletedProcess[st
     done = server.run(*arguments)
     assert done.returncode != 0, done.stdout
     return done
+
+
+def signed_in(server: Server) -> Callable[[str], str]:
+    """Somebody who is signed in and looks at pages: from a page's path to its HTML."""
+    cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+    opener = urllib.request.build_opener(cookies)
+    link = server.post("/v1/sign-in-link")["url"]
+    with opener.open(link, timeout=PATIENCE) as page:
+        found = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.read().decode())
+    assert found, "the link's page posts a form"
+    form = urllib.parse.urlencode({"csrfmiddlewaretoken": found[1]}).encode()
+    with opener.open(link, form, timeout=PATIENCE) as page:
+        assert page.url == server.url + "/"
+
+    def look(path: str) -> str:
+        with opener.open(server.url + path, timeout=PATIENCE) as page:
+            return str(page.read().decode())
+
+    return look

@@ -1,6 +1,7 @@
-"""VMs on Firecracker as a person sees them, where KVM runs guests. One VM, in order.
+"""VMs on Firecracker as a person sees them, where KVM runs guests. One VM, in order; then two
+on the kernel that was built here.
 
-It is booted four times, no more: in the rig a boot may take a minute.
+The first is booted four times, no more: in the rig a boot may take a minute.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import pytest
 
 from bench.server import Server, running_server
 from nexus_site.core.http import poll
+from tests.kernels import INSTALL, built_kernel
 from tests.live.guests import apart, inside
 from tests.nexusctl.terminals import terminal
-from tests.rig import host
+from tests.rig import build, host
 from tests.servers import PATIENCE, ctl_fails, history, kill, pid_of, vmms, wait_for_state
 
 pytestmark = [
@@ -210,3 +212,44 @@ def test_nothing_is_left_of_it(server: Server, vm: dict[str, Any]) -> None:
     uids = {process.uids().real for process in psutil.process_iter()}
     assert max(uids) < JAILED_FROM
     assert not list((server.data_dir / "vms").iterdir())
+
+
+@pytest.fixture(scope="module")
+def built(server: Server) -> str:
+    """The name of the kernel that was built from Debian's source, now the default."""
+    path = built_kernel()
+    if path is None:
+        pytest.skip(f"no built kernel came with the rig: {INSTALL}; python -m tests.kernels")
+    server.ctl("kernel", "download", "--provider", "local", "--path", str(path))
+    (row,) = (row for row in server.ctl("kernel", "installed") if row["provider"] == "local")
+    server.ctl("kernel", "use", row["name"])
+    return str(row["name"])
+
+
+def test_the_built_kernel_is_good_on_firecracker(server: Server, built: str) -> None:
+    kernel = server.ctl("kernel", "inspect", built)
+    assert (kernel["state"], kernel["is_default"]) == ("good", True)
+    assert kernel["boots"]["firecracker"]["problem"] == ""
+
+
+@pytest.mark.parametrize(
+    ("distro", "version", "init"), [("alpine", "3.23", "openrc"), ("debian", "bookworm", "systemd")]
+)
+def test_images_become_ready_on_the_built_kernel(
+    server: Server, built: str, distro: str, version: str, init: str
+) -> None:
+    source: tuple[str, ...] = ("from-rootfs", distro, version)
+    if host.is_level1() and distro == "debian":  # it has no mirror
+        server.ctl("image", "import", f"/{build.GUEST}", "--name", distro)
+        source = ("from-image", distro)
+    server.ctl("vm", *source, "--name", distro, "--memory", "256")
+    vm = server.get(f"/v1/vms/{distro}")
+    assert (vm["state"], vm["agent"]["init"]) == ("ready", init)
+    assert vm["agent"]["kernel"] == server.ctl("kernel", "inspect", built)["version"]
+    boot = vm["last_boot"]
+    assert (boot["hypervisor"], boot["kernel"]["name"]) == ("firecracker", built)
+    rows = server.ctl("kernel", "scores", built)
+    (score,) = (row for row in rows if row["image"] == vm["image"]["name"])
+    assert (score["hypervisor"], score["boots"], score["failures"]) == ("firecracker", 1, 0)
+    assert score["p50"] > 0
+    server.ctl("vm", "delete", distro, "--force", "--yes")

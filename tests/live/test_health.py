@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import http.cookiejar
-import re
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +10,7 @@ import pytest
 
 from bench.server import Server, running_server
 from tests.live.test_killed_workers import Workers, without_worker
-from tests.servers import PATIENCE
+from tests.servers import PATIENCE, signed_in
 
 pytestmark = pytest.mark.live
 
@@ -34,25 +30,6 @@ def workers(server: Server) -> Iterator[Workers]:
     workers.kill()
 
 
-def _browser(server: Server) -> Callable[[str], str]:
-    """Somebody who is signed in and looks at pages."""
-    cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
-    opener = urllib.request.build_opener(cookies)
-    link = server.post("/v1/sign-in-link")["url"]
-    with opener.open(link, timeout=30) as page:
-        found = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.read().decode())
-    assert found, "the link's page posts a form"
-    form = urllib.parse.urlencode({"csrfmiddlewaretoken": found[1]}).encode()
-    with opener.open(link, form, timeout=30) as page:
-        assert page.url == server.url + "/"
-
-    def look(path: str) -> str:
-        with opener.open(server.url + path, timeout=30) as page:
-            return str(page.read().decode())
-
-    return look
-
-
 def _until(found: Callable[[], Any], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not found():
@@ -61,7 +38,7 @@ def _until(found: Callable[[], Any], what: str) -> None:
 
 
 def test_a_killed_worker_is_said_and_its_return_too(server: Server, workers: Workers) -> None:
-    browser = _browser(server)
+    browser = signed_in(server)
     token = (server.data_dir / "token").read_text().strip()
     here = ("--server", server.url, "--token", token)  # no nexusd says where
     workers.start()

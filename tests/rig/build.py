@@ -1,4 +1,7 @@
-"""Makes the disk and the kernel of level 1: a small Debian with our Python packages in it."""
+"""Makes the disk and the kernel of level 1: a small Debian with our Python packages in it.
+
+It has no network, so the root file system of a Debian guest is on its disk as well.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 
-from images.providers import mmdebstrap
+from images.providers import debian, mmdebstrap
 from images.providers.apt_sources import system_sources
 from images.providers.debian_archive import archive_of, state_of
 from nexus_site.core.errors import MAX_DETAIL, Broken
@@ -44,6 +47,8 @@ PACKAGES = (
 )
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
 SITE_PACKAGES = f"opt/venv/lib/python{lock_file.PYTHON}/site-packages"
+#: Where level 1 has a Debian for guests, as Nexus fetches one.
+GUEST = "opt/guests/debian.tar.zst"
 #: Where level 1 finds the project, and the programs that installing it would make.
 PROJECT = "/job/tree"
 PROGRAMS = {"nexusctl": "nexusctl.main:run", "nexusd": "nexus_site.daemon:main"}
@@ -54,7 +59,7 @@ Say = Callable[[str], None]
 def key() -> str:
     """What an entry of the cache is named by: all that decides what is in it, but the mirror."""
     sources = [Path(__file__), Path(lock_file.__file__), *sorted(LEVEL1.iterdir())]
-    return digest(*sources, REQUIREMENTS, FIRECRACKER)
+    return digest(*sources, Path(debian.__file__), REQUIREMENTS, FIRECRACKER)
 
 
 def build(out: Path, say: Say) -> None:
@@ -68,6 +73,8 @@ def build(out: Path, say: Say) -> None:
         _install_python(stage, Path(scratch))
         say("unpacking Firecracker")
         install_firecracker(stage / "opt/wheels", stage / "opt/firecracker")
+        say(f"making a Debian ({SUITE}) for guests")
+        _make_guest(stage / GUEST)
         say(f"making a Debian ({SUITE})")
         _make_debian(stage, out, Path(scratch))
 
@@ -114,6 +121,15 @@ def _pip(command: str, *arguments: str | Path, python: str = lock_file.PYTHON) -
     )
     if done.returncode:
         raise Broken("pip did not get what level 1 needs.", detail=done.stderr[-MAX_DETAIL:])
+
+
+def _make_guest(rootfs: Path) -> None:
+    """By the provider of Nexus, since that is what guests boot."""
+    provider = debian.DebianProvider("rig", {})
+    offer = provider.find("debian", SUITE, "x86_64")
+    if offer is None:
+        raise Broken(f"Debian {SUITE} cannot be made for guests here: its keys are missing.")
+    provider.fetch(offer, rootfs.parent).path.rename(rootfs)
 
 
 def _make_debian(stage: Path, out: Path, scratch: Path) -> None:
