@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from builds.kernels import source_tree, toolchain
+from builds.kernels.additions import additions
 from builds.kernels.fragments import Fragment, default_fragment
 from builds.kernels.making import Say, Workplace
 from images.files import sha256_of
@@ -68,7 +69,8 @@ def _fragment() -> Fragment:
 
 
 def _key() -> str:
-    return digest(sha256_of(source()), _fragment().text, toolchain.compiler())
+    added = [f"{name}\n{text}" for name, text in additions().items()]
+    return digest(sha256_of(source()), _fragment().text, toolchain.compiler(), *added)
 
 
 def _directory() -> Path:

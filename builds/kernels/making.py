@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from builds.kernels import toolchain
+from builds.kernels.additions import add_to
 from builds.kernels.fragments import Fragment, require_taken
 from images.files import whole_file
 from images.programs import run_watched
@@ -54,6 +55,8 @@ class Workplace:
     def configure(self, fragment: Fragment, say: Say) -> None:
         """Write `.config`; ``Invalid`` (``options-not-taken``) where it is not as wished."""
         self.out.mkdir(exist_ok=True)
+        for name in add_to(self.source):
+            say(f"  ADD     {name}\n".encode())
         wished = self.directory / "allconfig"
         wished.write_text(fragment.allconfig)
         self._make(say, f"KCONFIG_ALLCONFIG={wished}", "allnoconfig")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 
 import pytest
 
 from builds.kernels.fragments import default_fragment
 from guest_agent.binary import agent_path
+from guest_agent.connection import AgentConnection
 from images.initrd import build_initrd
 from images.kernel_elf import check_vmlinux
-from tests.conformance.conftest import BareVM, Boot
+from nexus_site.core.errors import Conflict
+from tests.conformance.conftest import PATIENCE, BareVM, Boot
 from tests.conformance.guests import copy_disk, run, say_hello
 from tests.kernels import INSTALL, built_kernel
 from vms.hypervisors.base import Disk
@@ -66,6 +70,27 @@ def test_what_a_guest_needs_is_built_in(running: BareVM) -> None:
     for driver in ("virtio_blk", "virtio_net", "virtio_console", "virtio_balloon", "virtio_rng"):
         assert driver in said
     assert "virtio_scsi" in said
+
+
+def test_a_disk_that_comes_later_is_found(running: BareVM, tmp_path: Path) -> None:
+    """Though it looks for no disks at its boot."""
+    late = Disk("late", tmp_path / "late")
+    with late.path.open("xb") as file:
+        file.truncate(2**20)
+    if problem := running.driver.hotplug_problem(running.vm_dir):
+        with pytest.raises(Conflict, match=re.escape(problem)):
+            running.driver.plug(running.handle, late)
+        return
+
+    async def find(agent: AgentConnection) -> str:
+        return (await agent.find_disk("late")).device
+
+    running.driver.plug(running.handle, late)
+    deadline = time.monotonic() + PATIENCE
+    while not (device := running.talk(find)):
+        assert time.monotonic() < deadline, running.console()
+        time.sleep(0.05)
+    assert device.endswith("sda")
 
 
 def test_it_says_which_options_it_has(running: BareVM) -> None:

@@ -86,7 +86,7 @@ def test_devices() -> None:
     assert values(words_of(), "-device") == [
         "virtio-blk-device,drive=disk0,serial=root",
         "virtio-scsi-device,id=scsi",
-        "virtio-serial-device",
+        "virtio-serial-device,max_ports=2",
         "virtserialport,chardev=agent,name=nexus.agent.0",
         "virtio-net-device,netdev=net,mac=52:54:00:00:00:01",
         "virtio-rng-device",
@@ -96,16 +96,18 @@ def test_devices() -> None:
 def test_emulation_needs_the_tsc_no_mitigations_and_fixed_addresses() -> None:
     emulated = words(words_of(tsc_khz=2_400_000))
     wanted = {"tsc_early_khz=2400000", "tsc=reliable", "mitigations=off", "norandmaps"}
-    wanted |= {"kfence.sample_interval=0"}
+    wanted |= {"noreplace-smp", "nexus.lapic_timer_khz=1000000", "kfence.sample_interval=0"}
     assert wanted <= set(emulated)
-    assert values(words_of(), "-cpu") == ["max"]
+    assert values(words_of(), "-cpu") == ["max,erms=off,fsrm=off"]
 
 
 def test_kvm_keeps_mitigations_and_its_own_clock() -> None:
     argv = words_of(accelerator="kvm", tsc_khz=2_400_000)
     assert values(argv, "-accel") == ["kvm"]
     assert values(argv, "-cpu") == ["host"]
-    assert not [word for word in words(argv) if word.startswith(("tsc", "mitigations"))]
+    assert not [
+        word for word in words(argv) if word.startswith(("tsc", "mitigations", "nexus.lapic"))
+    ]
 
 
 @pytest.mark.parametrize("accelerator", ["kvm", "tcg"])

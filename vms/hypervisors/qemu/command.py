@@ -8,6 +8,10 @@ Every flag here was measured or cost somebody hours:
   the TSC and hangs; the guest's TSC there is the host's;
 - `reboot=t`: under `-no-reboot` a triple fault is a clean exit, without waiting for a
   keyboard controller that is not there;
+- `erms=off,fsrm=off` in emulation: there a copy by bytes, which these CPUs call fast, takes
+  eight times as many steps as one by words;
+- `max_ports=2`: the agent's port and the one that QEMU keeps for a console; for the usual 31 the
+  guest makes 64 queues at its start;
 - `thread=single` for several CPUs in emulation: with a thread for each, one CPU may run kernel
   code that another is just patching; on a busy host two such boots of some forty panicked;
 - no kernel beside `-incoming`: a restored guest has its own in its memory, and each QEMU would
@@ -41,6 +45,9 @@ QMP_SOCKET = "qmp.sock"
 MEMORY = "mem"
 BALLOON = "balloon"
 MAX_DISKS = 16
+# The timers of QEMU's local APICs count nanoseconds. Kernels that Nexus builds can be told; see
+# builds/kernels/additions.
+LAPIC_TIMER_KHZ = 1_000_000
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -77,7 +84,7 @@ def command_line(
         *("-qmp", f"unix:{QMP_SOCKET},server=on,wait=off"),
         *_disks([disk for disk in spec.disks if disk.name not in plugged], bus),
         *("-device", f"virtio-scsi-{bus},id={SCSI}"),
-        *("-device", f"virtio-serial-{bus}"),
+        *("-device", f"virtio-serial-{bus},max_ports=2"),
         *("-chardev", f"socket,id=agent,path={AGENT_SOCKET},server=on,wait=off"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
         *("-netdev", "user,id=net"),
@@ -133,7 +140,7 @@ def machine(qemu: QemuBinary, accelerator: str, vcpu_count: int, mem_size_mib: i
         *("-machine", qemu.machine),
         *(("-bios", qemu.firmware) if qemu.firmware else ()),
         *("-accel", _accelerator(accelerator, vcpu_count)),
-        *("-cpu", "host" if accelerator == "kvm" else "max"),
+        *("-cpu", "host" if accelerator == "kvm" else "max,erms=off,fsrm=off"),
         *("-smp", str(vcpu_count)),
         *("-m", f"{mem_size_mib}M"),
         *("-chardev", "stdio,id=console,signal=off"),
@@ -170,9 +177,11 @@ def machine_arguments(accelerator: str, tsc_khz: int | None) -> list[str]:
     words = [*CONSOLE, "reboot=t"]
     if accelerator == "tcg":
         # Mitigations guard against hardware that an emulated CPU does not have. At random
-        # addresses a program would be translated anew each time that it is started.
-        # KFENCE, where a kernel has it, changes the kernel's code ten times a second.
+        # addresses a program would be translated anew each time that it is started. To take the
+        # locks out of the kernel's code, for a single CPU, costs more than they do. KFENCE, where
+        # a kernel has it, changes that code ten times a second.
         words += ["mitigations=off", "tsc=reliable", "no_timer_check", "norandmaps"]
+        words += ["noreplace-smp", f"nexus.lapic_timer_khz={LAPIC_TIMER_KHZ}"]
         words += ["kfence.sample_interval=0"]
         words += [f"tsc_early_khz={tsc_khz}"] if tsc_khz else []
     return words

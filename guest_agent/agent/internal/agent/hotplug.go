@@ -40,6 +40,10 @@ func (a *Agent) disk(c *call) error {
 		return c.refuse("invalid", err.Error())
 	}
 	device := system.FindDisk(a.System, serial)
+	if device == "" && !release {
+		system.LookForDisks(a.System)
+		device = system.FindDisk(a.System, serial)
+	}
 	used := minijson.Array{}
 	if device != "" && release {
 		users, err := system.ReleaseDisk(a.System, device)

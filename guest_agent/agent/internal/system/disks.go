@@ -46,6 +46,15 @@ func FindDisk(s System, serial string) string {
 	return ""
 }
 
+// LookForDisks has the kernel ask at each address whether a disk is there, as the kernels that
+// Nexus builds do not by themselves, and find those of which an event was missed.
+func LookForDisks(s System) {
+	hosts, _ := filepath.Glob(s.Path("/sys/class/scsi_host") + "/*/scan")
+	for _, scan := range hosts {
+		os.WriteFile(scan, []byte("- - -"), 0)
+	}
+}
+
 // ReleaseDisk has the kernel write the disk out and forget it, unless it is used: then it stays,
 // and its users are told. The disk is claimed meanwhile, so that nobody begins to use it.
 func ReleaseDisk(s System, device string) (users []string, err error) {

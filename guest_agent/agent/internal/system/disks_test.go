@@ -25,3 +25,17 @@ func TestDiskUsers(t *testing.T) {
 		t.Error(got, "something holds it all the same")
 	}
 }
+
+func TestLookForDisks(t *testing.T) {
+	s := Sandbox{t.TempDir()}
+	for _, host := range []string{"host0", "host1"} {
+		os.MkdirAll(s.Path("/sys/class/scsi_host/"+host), 0o755)
+		os.WriteFile(s.Path("/sys/class/scsi_host/"+host+"/scan"), nil, 0o600)
+	}
+	LookForDisks(s)
+	for _, host := range []string{"host0", "host1"} {
+		if got, _ := os.ReadFile(s.Path("/sys/class/scsi_host/" + host + "/scan")); string(got) != "- - -" {
+			t.Errorf("%s: %q", host, got)
+		}
+	}
+}
