@@ -10,8 +10,12 @@ import (
 	"unsafe"
 )
 
-// maxUsers bounds how many users of one disk are told.
-const maxUsers = 32
+const (
+	// maxUsers bounds how many users of one disk are told.
+	maxUsers = 32
+	// maxTargets is how many disks a VM may have; each that is plugged is a target of its own.
+	maxTargets = 16
+)
 
 // LoadModule hands the module to the kernel.
 func (Guest) LoadModule(_ string, image []byte) error {
@@ -46,12 +50,14 @@ func FindDisk(s System, serial string) string {
 	return ""
 }
 
-// LookForDisks has the kernel ask at each address whether a disk is there, as the kernels that
-// Nexus builds do not by themselves, and find those of which an event was missed.
+// LookForDisks has the kernel ask whether disks are at the addresses where a VMM puts them, which
+// kernels that Nexus builds do not by themselves.
 func LookForDisks(s System) {
 	hosts, _ := filepath.Glob(s.Path("/sys/class/scsi_host") + "/*/scan")
 	for _, scan := range hosts {
-		os.WriteFile(scan, []byte("- - -"), 0)
+		for target := range maxTargets {
+			os.WriteFile(scan, []byte("0 "+strconv.Itoa(target)+" 0"), 0)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func TestLookForDisks(t *testing.T) {
 	}
 	LookForDisks(s)
 	for _, host := range []string{"host0", "host1"} {
-		if got, _ := os.ReadFile(s.Path("/sys/class/scsi_host/" + host + "/scan")); string(got) != "- - -" {
+		if got, _ := os.ReadFile(s.Path("/sys/class/scsi_host/" + host + "/scan")); string(got) != "0 15 0" {
 			t.Errorf("%s: %q", host, got)
 		}
 	}
