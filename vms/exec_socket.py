@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import time
 
-from channels.db import database_sync_to_async
-
 from guest_agent.exec import Execution
 from vms import services
 from vms.exec_schemas import ExecSocketIn, ExitOut
@@ -22,7 +20,7 @@ class ExecConsumer(ProgramConsumer[Execution]):
         wanted = greeted(ExecSocketIn, greeting)
         self._began = time.monotonic()
         program = wanted.program(stdin=wanted.stdin)
-        vm = await database_sync_to_async(services.ready_vm)(ref)
+        vm = await services.reach_vm(ref)
         return await services.start_program(vm, program)
 
     async def announce(self, channel: Execution) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 
-from channels.db import database_sync_to_async
-
 from guest_agent.ports import Connection
 from nexus_site.core.errors import Retryable
 from vms import services
@@ -25,7 +23,7 @@ class PortConsumer(StreamConsumer[Connection]):
         self._refusal: Retryable | None = None  # why the rest of the input was not taken
 
     async def open(self, ref: str) -> Connection:
-        vm = await database_sync_to_async(services.ready_vm)(ref)
+        vm = await services.reach_vm(ref)
         return await services.connect_to_port(vm, self.scope["url_route"]["kwargs"]["port"])
 
     async def announce(self, inside: Connection) -> None:

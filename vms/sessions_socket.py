@@ -6,8 +6,6 @@ look's end, and never the session's.
 
 from __future__ import annotations
 
-from channels.db import database_sync_to_async
-
 from guest_agent.sessions import Attachment
 from nexus_site.core.errors import Retryable
 from vms import services
@@ -21,7 +19,7 @@ class SessionConsumer(ProgramConsumer[Attachment]):
     async def open_channel(self, ref: str, greeting: str) -> Attachment:
         wanted = greeted(LookIn, greeting)
         session_id = self.scope["url_route"]["kwargs"]["session_id"]
-        vm = await database_sync_to_async(services.ready_vm)(ref, wake=wanted.wake)
+        vm = await services.reach_vm(ref, wake=wanted.wake)
         self._existing = True
         if wanted.start is not None:
             started = await services.start_session(vm, session_id, wanted.program())

@@ -202,15 +202,21 @@ async def test_what_goes_wrong_is_a_problem(
 
 
 @pytest.mark.parametrize(
-    ("state", "status"),
-    [(State.STOPPED, 409), (State.PAUSED, 503), (State.RUNNING, 503), (State.UNREACHABLE, 503)],
+    ("state", "status", "code"),
+    [
+        (State.STOPPED, 409, "vm-not-ready"),
+        (State.PAUSED, 503, "vm-held"),
+        (State.RUNNING, 503, "vm-not-ready"),
+        (State.UNREACHABLE, 503, "vm-not-ready"),
+    ],
 )
 async def test_a_vm_that_is_not_ready(
-    world: World, vm: VM, post: Post, state: State, status: int
+    world: World, vm: VM, post: Post, settings: Any, state: State, status: int, code: str
 ) -> None:
+    settings.NEXUS = settings.NEXUS.model_copy(update={"agent_ready_timeout": 0.1})
     await VM.objects.filter(pk=vm.pk).aupdate(state=state)
     response = await post({"argv": ["x"]})
-    assert (response.status_code, response.json()["code"]) == (status, "vm-not-ready")
+    assert (response.status_code, response.json()["code"]) == (status, code)
     assert not await Event.objects.filter(kind="vm.exec").aexists()
 
 

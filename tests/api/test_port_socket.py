@@ -195,6 +195,25 @@ async def test_a_vm_is_in_use_until_the_program_has_said_all(
         assert not gateway._held
 
 
+async def test_a_vm_that_stands_still_for_a_moment_is_waited_for(
+    agent: RealAgent, vm: VM, secret: str, program: Program
+) -> None:
+    await VM.objects.filter(pk=vm.pk).aupdate(state=State.PAUSED)
+    async with Socket(secret, program.port) as client:
+        assert await client.raw.receive_nothing(timeout=0.3)
+        await VM.objects.filter(pk=vm.pk).aupdate(state=State.READY)
+        await client.connected()
+
+
+async def test_a_vm_that_stands_still_for_too_long_is_to_be_tried_again(
+    vm: VM, secret: str, settings: Any
+) -> None:
+    settings.NEXUS = settings.NEXUS.model_copy(update={"agent_ready_timeout": 0.1})
+    await VM.objects.filter(pk=vm.pk).aupdate(state=State.PAUSED)
+    async with Socket(secret, 80) as client:
+        assert await client.fails() == ("vm-held", 4503)
+
+
 async def test_a_vm_that_has_suspended_itself_wakes(
     agent: RealAgent, vm: VM, secret: str, program: Program
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -18,6 +19,7 @@ from vms import idleness, services
 from vms.hypervisors.base import Handle
 from vms.models import VM
 from vms.paths import vm_dir
+from vms.services import suspension
 from vms.services.suspension import is_waking
 from vms.states import Desired, State
 from vms.supervisor import Supervisor
@@ -208,12 +210,45 @@ def test_who_only_reconnects_does_not_wake_it(vm: VM, monkeypatch: pytest.Monkey
     assert services.ready_vm("web", wake=False).state == State.STARTING, "somebody has woken it"
 
 
-def test_who_comes_while_it_is_being_suspended_is_to_try_again(
-    vm: VM, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("held_as", [State.PAUSED, State.SUSPENDED])
+def test_who_comes_while_it_is_being_suspended_waits_and_wakes_it(
+    vm: VM, monkeypatch: pytest.MonkeyPatch, held_as: State
 ) -> None:
     suspend_idle(vm, monkeypatch)
     Operation.objects.filter(kind="vm.suspend").update(state="running")
-    with pytest.raises(Retryable, match="has just been suspended"):
+    VM.objects.filter(pk=vm.pk).update(state=held_as)
+    looks: list[float] = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            Operation.objects.filter(kind="vm.suspend").update(state="succeeded")
+            VM.objects.filter(pk=vm.pk).update(state=State.SUSPENDED)
+
+    monkeypatch.setattr(suspension.time, "sleep", look)
+    assert services.ready_vm("web").state == State.STARTING
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("held_as", [State.PAUSED, State.SUSPENDED])
+def test_who_waits_too_long_for_it_is_to_try_again(
+    vm: VM, monkeypatch: pytest.MonkeyPatch, settings: Any, held_as: State
+) -> None:
+    suspend_idle(vm, monkeypatch)
+    Operation.objects.filter(kind="vm.suspend").update(state="running")
+    VM.objects.filter(pk=vm.pk).update(state=held_as)
+    settings.NEXUS = settings.NEXUS.model_copy(update={"agent_ready_timeout": 0.1})
+    with pytest.raises(Retryable) as told:
+        services.ready_vm("web")
+    assert (told.value.code, "Try again." in told.value.hint) == ("vm-held", True)
+
+
+def test_one_that_cannot_start_is_no_matter_of_waiting(
+    vm: VM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspend_idle(vm, monkeypatch)
+    vm.attachments.all().delete()
+    with pytest.raises(Conflict, match="root drive"):
         services.ready_vm("web")
 
 

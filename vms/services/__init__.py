@@ -42,6 +42,7 @@ from vms.services.snapshots import (
 from vms.services.suspension import (
     is_asleep,
     pause_vm,
+    reach_vm,
     ready_vm,
     resume_vm,
     suspend_vm,
@@ -95,6 +96,7 @@ __all__ = [
     "new_vm",
     "pause_vm",
     "provisioning_of",
+    "reach_vm",
     "read_console",
     "ready_vm",
     "remove_file",

@@ -12,6 +12,8 @@ from vms.models import VM
 from vms.states import ALIVE, AT_REST, TRANSIENT, Desired, State
 from vms.transitions import move
 
+HELD = "vm-held"  # the VM stands still for a moment: whoever waits will be able to ask it
+
 
 def wish(vm: VM, desired: Desired) -> None:
     """Record what people want of the VM."""
@@ -81,7 +83,7 @@ def require_ready(vm: VM) -> None:
             raise Retryable(text, hint=f"{hint} {vm.name}", code="vm-not-ready")
         case State.PAUSED if vm.desired_state != Desired.PAUSED:
             hint = "It stands still for a moment. Try again."
-            raise Retryable(text, hint=hint, code="vm-not-ready")
+            raise Retryable(text, hint=hint, code=HELD)
         case State.PAUSED:
             hint = f"Let it go on: nexusctl vm unpause {vm.name}"
             raise Conflict(text, hint=hint, code="vm-paused")

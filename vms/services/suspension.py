@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import timedelta
 
+from channels.db import database_sync_to_async
+from django.conf import settings
 from django.db import models, transaction
 
 from nexus_site.core.errors import Conflict, Retryable
@@ -15,10 +19,12 @@ from vms import restarts
 from vms.busy import require_free, require_idle
 from vms.live_drives import is_paused
 from vms.models import VM
-from vms.services.rules import require_ready
+from vms.services.rules import HELD, require_ready
 from vms.services.vms import start_vm
 from vms.states import State
 from vms.suspending import BY_REQUEST, WHEN_IDLE, require_suspendable
+
+LOOK = 0.05  # seconds between two looks at whether a VM is held
 
 
 @transaction.atomic
@@ -85,11 +91,42 @@ def resume_vm(vm: VM, *, cold: bool = False, reason: str = "resume requested") -
 
 def ready_vm(ref: str, *, wake: bool = True) -> VM:
     """The VM called ``ref``, whose agent may be asked now; one that has suspended itself because
-    it was idle wakes, and whoever asks its agent waits for that.
+    it was idle wakes, and whoever asks its agent waits for that. This waits for one that stands
+    still for a moment: it is being suspended, copied or forked.
 
     Raises ``NotFound``, and ``Conflict`` or ``Retryable`` where the VM is not ready. Without
     ``wake`` one that has suspended itself is a ``Conflict`` (code "vm-asleep").
     """
+    until = _patience()
+    while True:
+        try:
+            return _ready_now(ref, wake=wake)
+        except Retryable as error:
+            _wait_or_raise(error, until)
+        time.sleep(LOOK)
+
+
+async def reach_vm(ref: str, *, wake: bool = True) -> VM:
+    """``ready_vm`` for what all websockets share one thread for: none waits in it."""
+    until = _patience()
+    while True:
+        try:
+            return await database_sync_to_async(_ready_now)(ref, wake=wake)
+        except Retryable as error:
+            _wait_or_raise(error, until)
+        await asyncio.sleep(LOOK)
+
+
+def _patience() -> float:
+    return time.monotonic() + settings.NEXUS.agent_ready_timeout
+
+
+def _wait_or_raise(error: Retryable, until: float) -> None:
+    if error.code != HELD or time.monotonic() >= until:
+        raise error
+
+
+def _ready_now(ref: str, *, wake: bool) -> VM:
     vm = _asked(ref)
     if vm.state == State.READY:
         return vm
@@ -134,10 +171,10 @@ def wake_vm(vm: VM) -> None:
         vm.refresh_from_db()
         if vm.state == State.READY or is_waking(vm):
             return  # somebody else has woken it
-        if vm.state != State.SUSPENDED:
+        if vm.state != State.SUSPENDED or error.code != "vm-busy":
             raise
         text = f"The VM “{vm.name}” has just been suspended, and cannot wake yet."
-        raise Retryable(text, hint="Try again.", code=error.code) from error
+        raise Retryable(text, hint="Try again.", code=HELD) from error
 
 
 def is_waking(vm: VM) -> bool:
