@@ -111,7 +111,8 @@ async def reach_vm(ref: str, *, wake: bool = True) -> VM:
     until = _patience()
     while True:
         try:
-            return await database_sync_to_async(_ready_now)(ref, wake=wake)
+            vm: VM = await database_sync_to_async(_ready_now)(ref, wake=wake)
+            return vm
         except Retryable as error:
             _wait_or_raise(error, until)
         await asyncio.sleep(LOOK)
