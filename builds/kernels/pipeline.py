@@ -199,16 +199,18 @@ def _row(run: Run, build: KernelBuild, directory: str, config_digest: str) -> tu
     return kernel, new or bool(run.made.get("new"))
 
 
-def drop(run: Run) -> None:
+def drop(run: Run) -> str | None:
     """Take back a kernel that this build has made and nobody has tried; a bad one stays."""
     kernel = _kernel(run)
     if kernel is None:
-        return _drop_half(run)
+        _drop_half(run)
+        return None
     image_services.discard_boots(kernel)
     if run.made.get("new") and kernel.state == Kernel.State.UNVERIFIED:
         kernel.delete()
         shutil.rmtree(image_services.kernel_dir(kernel), ignore_errors=True)
-    return None
+        return None
+    return f"{kernel.name}, which stays, as {kernel.get_state_display().lower()}"
 
 
 def _drop_half(run: Run) -> None:

@@ -91,7 +91,8 @@ class Step:
 
     ``do`` returns a short note for people, or nothing. ``done`` returns a note when there
     is nothing to do: the step is then skipped and says so. ``undo`` takes back what ``do``
-    did and must cope with its having done nothing. ``keeps``: once this step is through,
+    did and must cope with its having done nothing; it returns a note where that is to stay, and
+    the step is done then. ``keeps``: once this step is through,
     nothing before it is undone. ``foresee`` returns what a dry run says of a step that would
     run; it starts nothing.
     """
@@ -100,7 +101,7 @@ class Step:
     title: str
     do: Do
     done: Do | None = None
-    undo: Callable[[Run], None] | None = None
+    undo: Do | None = None
     keeps: bool = False
     foresee: Do | None = None
 
@@ -176,12 +177,15 @@ def unwind(plan: Plan, state: Run) -> None:
             continue
         failed = record["state"] == "failed"
         try:
-            step.undo(state)
+            left = step.undo(state)
         except Exception as failure:
             log.exception("undo of step %s of %s failed", step.name, state.operation)
             record["note"] = f"Could not be undone: {as_nexus_error(failure).text}"
         else:
-            record["state"] = "failed" if failed else "undone"
+            if left is not None:
+                record["note"] = left
+            elif not failed:
+                record["state"] = "undone"
         _write(state, "steps")
 
 

@@ -107,6 +107,19 @@ def test_nothing_before_a_step_that_keeps_is_undone(register: Register, nudges: 
     assert undone == ["c"]
 
 
+def test_what_an_undo_leaves_is_done_and_says_why(register: Register, nudges: list[str]) -> None:
+    def fail(run: Run) -> str:
+        raise Broken("Gone wrong.")
+
+    register(
+        Step("a", "A", lambda run: "an egg", undo=lambda run: "an egg, which stays"),
+        Step("b", "B", fail),
+    )
+    operation = execute()
+    assert states(operation) == ["done", "failed"]
+    assert operation.steps[0]["note"] == "an egg, which stays"
+
+
 def test_an_unexpected_error_is_told_without_its_traceback(
     register: Register, nudges: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

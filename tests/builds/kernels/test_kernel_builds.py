@@ -166,6 +166,8 @@ def test_a_kernel_that_does_not_boot_is_kept_as_bad(tmp_path: Path, booter: Boot
     assert "VFS: Unable to mount root fs" in operation.error["text"]
     kernel = Kernel.objects.get()
     assert kernel.state == Kernel.State.BAD
+    kept = next(step for step in operation.steps if step["name"] == "keep")
+    assert (kept["state"], kept["note"]) == ("done", f"{kernel.name}, which stays, as bad")
     assert kernel.boots["qemu"]["seconds"] is None
     assert "VFS" in kernel.boots["qemu"]["problem"]
     made = KernelBuild.objects.get()
