@@ -148,8 +148,8 @@ def _warm(
     driver: Hypervisor, vm: VM, specify: Callable[[], VmmSpec], template: WarmTemplate
 ) -> Start:
     _note(vm, Memory.WARM, str(template))
-    checkpoint = warm.give_drive(vm, template)
-    handle = driver.restore(specify(), checkpoint_memory(checkpoint))
+    with warm.giving_drive(vm, template) as (checkpoint, whole):
+        handle = driver.restore(specify(), checkpoint_memory(checkpoint), disks_whole=whole)
     warm.hit(template)
     return Start(handle, Memory.WARM, str(template))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,9 +152,10 @@ def is_to_be_made(drive: Drive) -> bool:
     return drive.state == Drive.State.CREATING and drive.origin == Drive.Origin.IMAGE
 
 
-def give_drive(vm: VM, template: WarmTemplate) -> VMSnapshot:
-    """Make the VM's drive, or make it anew, as the template's guest left its own; the memory to
-    load.
+@contextmanager
+def giving_drive(vm: VM, template: WarmTemplate) -> Iterator[tuple[VMSnapshot, Callable[[], None]]]:
+    """Make the VM's drive, or make it anew, as the template's guest left its own: the memory to
+    load, and what to call before a guest goes on, since the drive is whole only then.
 
     Raises ``Conflict`` where the template is gone by now.
     """
@@ -160,8 +163,13 @@ def give_drive(vm: VM, template: WarmTemplate) -> VMSnapshot:
     part = checkpoint.parts.select_related("snapshot").first() if checkpoint else None
     if checkpoint is None or part is None or root is None:
         raise Conflict("The warm template has been deleted meanwhile.", code=GONE)
-    drive_services.refill(root, part.snapshot)
-    return checkpoint
+    whole = drive_services.begin_refill(root, part.snapshot)
+    try:
+        yield checkpoint, whole
+    except BaseException:
+        with suppress(NexusError):
+            whole()  # nobody writes to it any more
+        raise
 
 
 def restore_drive(vm: VM) -> None:

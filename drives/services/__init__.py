@@ -18,6 +18,7 @@ from drives.services.guards import (
     require_ready,
 )
 from drives.services.making import (
+    begin_refill,
     check_size,
     clone_row,
     copy_bytes,
@@ -70,6 +71,7 @@ __all__ = [
     "Totals",
     "all_drives",
     "all_snapshots",
+    "begin_refill",
     "check_limit",
     "check_size",
     "check_storage",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -177,6 +177,21 @@ def refill(drive: Drive, snapshot: Snapshot | None = None) -> None:
         assert drive.image is not None, "made from it"
         storage().clone_image(drive.image.ref, drive.ref)
     _finish(drive)
+
+
+def begin_refill(drive: Drive, snapshot: Snapshot) -> Callable[[], None]:
+    """``refill`` of a drive while a VMM opens it: it is whole, and ready, once what this returns
+    has been called, which may be done again."""
+    if drive.state == Drive.State.READY or drive.size_bytes > snapshot.size_bytes:
+        refill(drive, snapshot)  # others may read it, or it takes another file's place
+        return lambda: None
+    copied = storage().begin_clone(snapshot.ref, drive.ref)
+
+    def finish() -> None:
+        copied()
+        _finish(drive)
+
+    return finish
 
 
 def copy_bytes(sources: Sequence[Drive | Snapshot]) -> int:

@@ -17,7 +17,7 @@ import abc
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +195,7 @@ class Storage(abc.ABC):
 
     def clone_image(self, image_id: str, drive_id: str, progress: Progress = no_progress) -> Path:
         """A new drive (or the same drive anew) with the contents of an image."""
-        _require(self.image_path(image_id))
+        require(self.image_path(image_id))
         target = self.drive_path(drive_id)
         with system_errors():
             self._clone(self._seed(image_id, progress), drive_id, progress)
@@ -204,7 +204,7 @@ class Storage(abc.ABC):
     def clone_drive(self, source_id: str, drive_id: str, progress: Progress = no_progress) -> Path:
         """A drive with the contents that another one has now."""
         source, target = self.drive_path(source_id), self.drive_path(drive_id)
-        _require(source)
+        require(source)
         if source == target:
             raise Conflict("A drive cannot be a clone of itself.")
         with system_errors():
@@ -216,10 +216,17 @@ class Storage(abc.ABC):
     ) -> Path:
         """A drive with the contents of a snapshot."""
         source, target = self.snapshot_path(snapshot_id), self.drive_path(drive_id)
-        _require(source)
+        require(source)
         with system_errors():
             self._clone(source, drive_id, progress)
         return target
+
+    def begin_clone(self, snapshot_id: str, drive_id: str) -> Callable[[], object]:
+        """``clone_snapshot`` for a drive that nobody reads yet: its file is there, and is whole
+        once what this returns has been called. That raises as ``clone_snapshot`` does, and no file
+        is left then."""
+        self.clone_snapshot(snapshot_id, drive_id)
+        return lambda: None
 
     def snapshot(self, drive_id: str, snapshot_id: str, progress: Progress = no_progress) -> Path:
         """Keep a drive's contents as they are now, read-only; repeated, as they are then.
@@ -227,7 +234,7 @@ class Storage(abc.ABC):
         A snapshot that is made anew may be missing for a moment.
         """
         source, target = self.drive_path(drive_id), self.snapshot_path(snapshot_id)
-        _require(source)
+        require(source)
         with system_errors():
             self._keep(source, snapshot_id, progress)
         return target
@@ -235,8 +242,8 @@ class Storage(abc.ABC):
     def rollback(self, drive_id: str, snapshot_id: str, progress: Progress = no_progress) -> Path:
         """Give a drive the contents (and size) of a snapshot back."""
         path, source = self.drive_path(drive_id), self.snapshot_path(snapshot_id)
-        _require(path)
-        _require(source)
+        require(path)
+        require(source)
         with whole_file(path, READ_WRITE) as temporary:
             self._copy(source, temporary, progress)
         return path
@@ -248,7 +255,7 @@ class Storage(abc.ABC):
         the drive's place, since growing a file system is not safe to interrupt.
         """
         path = self.drive_path(drive_id)
-        _require(path)
+        require(path)
         present = path.stat().st_size
         check_size(size_bytes)
         if size_bytes < present:
@@ -266,7 +273,7 @@ class Storage(abc.ABC):
 
     def usage(self, path: Path) -> Usage:
         """Size and cost of a drive, a snapshot or an image, by its path."""
-        _require(path)
+        require(path)
         with system_errors():
             status = path.stat()
             used = status.st_blocks * 512
@@ -319,7 +326,7 @@ def check_size(size_bytes: int) -> None:
         raise Invalid(f"A drive has 1 to {MAX_SIZE} bytes, not {size_bytes}.")
 
 
-def _require(path: Path) -> None:
+def require(path: Path) -> None:
     if not path.is_file():
         raise NotFound("The file of an image, drive or snapshot is missing.", detail=str(path))
 

@@ -10,11 +10,21 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from drives.storage.base import Probe
+from drives.storage.base import READ_WRITE, Probe, require
 from drives.storage.files import FileStorage
-from images.files import Progress, copy_sparse, data_ranges, scratch_directory
+from images.files import (
+    Progress,
+    copy_sparse,
+    data_ranges,
+    no_progress,
+    scratch_directory,
+    sync_directory,
+    system_errors,
+)
 from nexus_site.core.errors import Conflict, NexusError
 
 _BLOCK = 4096  # what disks want direct writes to be aligned to
@@ -44,6 +54,29 @@ class CopyStorage(FileStorage):
             copy_sparse(source, target, progress)
         if source.stat().st_size != size:
             raise Conflict(f"{source.name} changed its size while it was copied.")
+
+    def begin_clone(self, snapshot_id: str, drive_id: str) -> Callable[[], object]:
+        """Copies in a thread, which mostly waits for the disk."""
+        source, target = self.snapshot_path(snapshot_id), self.drive_path(drive_id)
+        require(source)
+        with system_errors():
+            target.unlink(missing_ok=True)
+            target.touch(READ_WRITE, exist_ok=False)
+            os.truncate(target, source.stat().st_size)
+        copying = ThreadPoolExecutor(1, "copy")
+        whole = copying.submit(self._fill, source, target)
+        copying.shutdown(wait=False)
+        return whole.result
+
+    def _fill(self, source: Path, target: Path) -> None:
+        try:
+            with system_errors(), target.open("rb") as filled:
+                self._copy(source, target, no_progress)
+                os.fsync(filled.fileno())
+                sync_directory(target.parent)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
     def _shared_bytes(self, path: Path, used_bytes: int) -> int | None:
         return 0

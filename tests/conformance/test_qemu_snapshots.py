@@ -24,7 +24,7 @@ from tests.conformance.conftest import IN_THE_RIG
 from tests.conformance.guests import PATIENCE, run
 from tests.tiny_disk import can_mount, tiny_disk
 from vms.hypervisors import monitored
-from vms.hypervisors.base import Disk
+from vms.hypervisors.base import Disk, Handle
 from vms.hypervisors.qemu import Qemu, hotplug, memory, migration, qmp
 
 if TYPE_CHECKING:
@@ -201,6 +201,23 @@ def test_a_disk_of_another_size_is_refused(saved: Saved, new_spec: NewSpec, tmp_
         with pytest.raises(Invalid) as caught:
             vm.driver.restore(new_spec(disks=disks), directory)
         assert caught.value.detail.startswith("disks: saved with")
+
+
+def test_disks_may_become_whole_while_qemu_comes_up(
+    saved: Saved, new_spec: NewSpec, tmp_path: Path, remains: Remains
+) -> None:
+    vm, directory = saved
+    spec = new_spec(disks=(one_disk(vm, tmp_path),))
+    seen: list[object] = []
+
+    def fail() -> None:
+        seen.append(vm.driver.adopt(spec.vm_dir))
+        raise Conflict("The disk cannot be filled.")
+
+    with pytest.raises(Conflict, match="cannot be filled"):
+        vm.driver.restore(spec, directory, disks_whole=fail)
+    assert [type(found) for found in seen] == [Handle], "QEMU runs, and its guest does not"
+    assert remains(spec) == []
 
 
 def test_changed_memory_is_refused_and_copied_memory_is_not(

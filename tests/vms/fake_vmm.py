@@ -86,7 +86,10 @@ class FakeVmm:
     def complete(self, directory: Path) -> None:
         self._note("complete")
 
-    def restore(self, spec: VmmSpec, directory: Path) -> Handle:
+    def restore(
+        self, spec: VmmSpec, directory: Path, *, disks_whole: Callable[[], object] = lambda: None
+    ) -> Handle:
+        disks_whole()
         self._note("restore")
         if not (directory / MEMORY).exists():
             raise Invalid("It is not as it was saved.", code="snapshot-incompatible")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from drives import services as drive_services
 from drives.models import Drive
 from images import services as image_services
 from images.models import Image, Kernel
-from nexus_site.core.errors import Conflict
+from nexus_site.core.errors import Conflict, Retryable
 from nexus_site.core.operations import rehearse
 from tests.factories import make_kernel
 from tests.vms.real_drives import carry_out, done
@@ -34,7 +35,7 @@ from tests.vms.warm_hosts import (
 )
 from vms import lifecycle, services, warm, warming
 from vms.hypervisors import monitor
-from vms.hypervisors.base import Handle
+from vms.hypervisors.base import Handle, VmmSpec
 from vms.models import VM, Boot, WarmTemplate
 from vms.paths import checkpoint_memory
 from vms.services import warm as warm_services
@@ -199,7 +200,7 @@ def copies(monkeypatch: pytest.MonkeyPatch, template: WarmTemplate) -> list[str]
     """What drives are made of, once there is a template."""
     made: list[str] = []
     storage = drive_services.storage()
-    for name in ("clone_image", "clone_snapshot"):
+    for name in ("clone_image", "begin_clone"):
         real = getattr(storage, name)
 
         def note(*args: object, name: str = name, real: Any = real) -> object:
@@ -212,14 +213,46 @@ def copies(monkeypatch: pytest.MonkeyPatch, template: WarmTemplate) -> list[str]
 
 def test_a_drive_is_made_once(copies: list[str], image: Image) -> None:
     vm_from(image, "second")
-    assert copies == ["clone_snapshot"]
+    assert copies == ["begin_clone"]
     done(services.create_vm(name="third", image=image.name, start=True))
-    assert copies == ["clone_snapshot"] * 2
+    assert copies == ["begin_clone"] * 2
     assert boot_of(VM.objects.get(name="third")).resumed_from == "warm"
     done(services.create_vm(name="fourth", image=image.name))
     assert copies[2:] == ["clone_image"], "nobody has asked for a start"
     vm_from(image, "fifth", cold=True)
     assert copies[3:] == ["clone_image"]
+
+
+def test_a_drive_is_copied_while_the_vmm_comes_up(
+    copies: list[str], host: Host, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[str] = []
+    real = host.restore
+
+    def restore(spec: VmmSpec, directory: Path, *, disks_whole: Callable[[], object]) -> Handle:
+        states.append(Drive.objects.get(name="second").state)
+        disks_whole()
+        states.append(Drive.objects.get(name="second").state)
+        return real(spec, directory)
+
+    monkeypatch.setattr(host, "restore", restore)
+    vm_from(image, "second")
+    assert (states, copies) == (["creating", "ready"], ["begin_clone"])
+
+
+def test_a_copy_that_fails_leaves_the_drive_of_the_image(
+    copies: list[str], host: Host, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Callable[[], object]:
+        def whole() -> None:
+            raise Retryable("There is not enough space on the disk.", code="disk-full")
+
+        return whole
+
+    monkeypatch.setattr(drive_services.storage(), "begin_clone", full)
+    vm = vm_from(image, "second")
+    assert (boot_of(vm).resumed_from, copies) == ("", ["clone_image"])
+    assert WarmTemplate.objects.get().state == WarmTemplate.State.READY, "it is not its fault"
 
 
 @pytest.mark.parametrize("shortcut", [True, False])

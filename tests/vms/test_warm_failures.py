@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from drives import services as drive_services
+from drives.models import Drive
 from images.models import Image
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import cancel
@@ -70,6 +72,25 @@ def test_a_worker_killed_while_a_vm_goes_on_from_it_does_it_again(
     template: WarmTemplate, host: Host, image: Image
 ) -> None:
     operation = killed_at("restore", host, image)
+    resume(operation)
+    vm = VM.objects.get(name="second")
+    assert (vm.state, boot_of(vm).resumed_from, on_drive(vm)) == ("ready", "warm", "booted")
+
+
+def test_a_worker_killed_while_the_drive_is_copied_copies_it_again(
+    template: WarmTemplate, host: Host, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = drive_services.storage()
+
+    def half(_: str, drive_id: str) -> Callable[[], object]:
+        storage.drive_path(drive_id).write_bytes(bytes(4096))
+        return die
+
+    operation = from_image("vm", image, name="second")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(storage, "begin_clone", half)
+        carry_out(operation)
+    assert Drive.objects.get(name="second").state == "creating"
     resume(operation)
     vm = VM.objects.get(name="second")
     assert (vm.state, boot_of(vm).resumed_from, on_drive(vm)) == ("ready", "warm", "booted")

@@ -7,6 +7,7 @@ long they may take. Errors are those of `nexus_site.core.errors`.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -196,11 +197,18 @@ class Hypervisor(Protocol):
         Broken when it fails (nothing of the snapshot is left then).
         """
 
-    def restore(self, spec: VmmSpec, directory: Path) -> Handle:
+    def restore(
+        self,
+        spec: VmmSpec,
+        directory: Path,
+        *,
+        disks_whole: Callable[[], object] = lambda: None,
+    ) -> Handle:
         """Start a VMM whose guest goes on where `snapshot` saved it; returns when it runs.
 
         `spec` is that of the saved VM but for its directory, names and the places of its disks,
-        which hold what they held then. Raises as `launch` does, and Invalid (code
+        which hold what they held then, at the latest when `disks_whole` has returned: it is called
+        before the guest goes on. Raises as it and as `launch` do, and Invalid (code
         "snapshot-incompatible") for what this driver, VMM or host cannot load.
         """
 

@@ -108,7 +108,14 @@ class Firecracker:
 
         return self._start(spec, binary, configure)
 
-    def restore(self, spec: VmmSpec, directory: Path) -> Handle:
+    def restore(
+        self,
+        spec: VmmSpec,
+        directory: Path,
+        *,
+        disks_whole: Callable[[], object] = lambda: None,
+    ) -> Handle:
+        disks_whole()
         checks.check_disks(spec)
         binary = self._usable_binary(spec.kernel)
         networked = self._is_networked(binary)

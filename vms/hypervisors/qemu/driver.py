@@ -92,7 +92,13 @@ class Qemu:
     def complete(self, directory: Path) -> None:
         """`snapshot` leaves nothing."""
 
-    def restore(self, spec: VmmSpec, directory: Path) -> Handle:
+    def restore(
+        self,
+        spec: VmmSpec,
+        directory: Path,
+        *,
+        disks_whole: Callable[[], object] = lambda: None,
+    ) -> Handle:
         saved = snapshots.read(directory)
         accelerator = self._accelerator_for(spec)
         plugged = saved.addresses(spec.disks)
@@ -102,10 +108,16 @@ class Qemu:
                 snapshots.machine(argv, self.binary.version, accelerator, self.tsc_khz)
                 | {"disks": snapshots.disks(spec.disks, plugged)}
             )
-            return self._start(spec.vm_dir, argv, accelerator, saved)
+
+            return self._start(spec.vm_dir, argv, accelerator, saved, disks_whole)
 
     def _start(
-        self, vm_dir: Path, argv: list[str], accelerator: str, saved: Snapshot | None = None
+        self,
+        vm_dir: Path,
+        argv: list[str],
+        accelerator: str,
+        saved: Snapshot | None = None,
+        disks_whole: Callable[[], object] = lambda: None,
     ) -> Handle:
         """Start QEMU, and return when the guest runs: from its start, or from where it was."""
         handle = monitored.start(vm_dir, argv, self.binary.environment, accelerator)
@@ -113,6 +125,7 @@ class Qemu:
             if saved is None:
                 _talk(handle, lambda: qmp.wait_for_status(vm_dir, "running", START_SECONDS))
             else:
+                disks_whole()  # QEMU comes up meanwhile
                 _talk(handle, lambda: saved.load(vm_dir))
         except BaseException:
             monitored.kill(handle)
