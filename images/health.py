@@ -8,6 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+from images.downloads.signed_text import GPGV
 from images.formats.e2fsprogs import find_tool, install_command, search_path
 from images.models import Kernel
 from images.providers import mmdebstrap
@@ -22,7 +23,7 @@ _FIRST_RANGE = "100000-165535"
 
 
 def findings() -> list[Finding]:
-    return [_kernel(), _e2fsprogs(), _mmdebstrap()]
+    return [_kernel(), _e2fsprogs(), _mmdebstrap(), _gpgv()]
 
 
 def _kernel() -> Finding:
@@ -77,6 +78,21 @@ def _mmdebstrap() -> Finding:
         return Finding("mmdebstrap", "mmdebstrap", "fine", program)
     meaning = "Debian's root file systems cannot be made here; those of other sources can."
     return Finding("mmdebstrap", "mmdebstrap", "limited", problem, meaning, fix, command)
+
+
+def _gpgv() -> Finding:
+    program = shutil.which(GPGV)
+    if program is not None:
+        return Finding(GPGV, GPGV, "fine", program)
+    return Finding(
+        GPGV,
+        GPGV,
+        "limited",
+        "gpgv is missing",
+        "Kernels of kernel.org are not built: nobody checks its list of checksums.",
+        "Install it as root.",
+        install_command(GPGV, dnf="gnupg2", pacman="gnupg"),
+    )
 
 
 def _namespace_problem() -> tuple[str, str, str]:

@@ -121,7 +121,7 @@ def test_look_again_opens_one_operation_that_asks_every_probe(client: Client) ->
     assert (operation.state, operation.error) == ("succeeded", {})
     page = client.get("/health/", headers={"Nexus-Fragments": "health-report"}).content.decode()
     assert 'hx-target="#health-report"' in page
-    for title in ("QEMU", "KVM", "Storage", "e2fsprogs", "mmdebstrap", "Database", "User"):
+    for title in ("QEMU", "KVM", "Storage", "e2fsprogs", "mmdebstrap", "gpgv", "Database", "User"):
         assert f"<h2>{title}</h2>" in page
     assert "has looked at this host" in _page(client, "/events/")
 
