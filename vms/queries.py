@@ -18,9 +18,14 @@ def vm_list() -> VMs:
 
 
 def vm_detail() -> VMs:
-    """VMs with their drives, images and boots."""
+    """VMs with their drives, images and boots, and what they were made of.
+
+    What they were made of comes with the row: a checkpoint that only its forks needed goes as
+    soon as they run, and must not be missing when it is looked for a moment later.
+    """
     boots = Boot.objects.select_related("kernel").order_by("-number")
-    return vm_list().prefetch_related(Prefetch("boots", boots))
+    made_of = vm_list().select_related("parent", "pool", "source_snapshot", "resume_from__vm")
+    return made_of.prefetch_related(Prefetch("boots", boots))
 
 
 def snapshot_list() -> QuerySet[VMSnapshot]:

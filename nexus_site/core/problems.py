@@ -13,7 +13,7 @@ from inspect import iscoroutinefunction
 from typing import Any, ClassVar, cast
 
 from django.contrib.auth.views import redirect_to_login
-from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import ObjectDoesNotExist, RequestDataTooBig, SuspiciousOperation
 from django.db import IntegrityError
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
@@ -171,7 +171,8 @@ def _field(location: tuple[str | int, ...]) -> str:
     return ".".join(str(part) for part in path) or "body"
 
 
-def _of_race(error: IntegrityError) -> NexusError:
+def _of_race(error: IntegrityError | ObjectDoesNotExist) -> NexusError:
+    """A row came, or went, between two looks of a request."""
     log.warning("two requests at once", exc_info=error)
     return Conflict(
         "Another request changed the same thing at this moment.",
@@ -193,5 +194,6 @@ _TRANSLATIONS: dict[type[Exception], Callable[[Any], NexusError]] = {
     RequestDataTooBig: lambda _: TooLarge("The body of the request is too large."),
     SuspiciousOperation: lambda error: BadRequest(str(error)),
     IntegrityError: _of_race,
+    ObjectDoesNotExist: _of_race,
     Exception: _of_bug,
 }

@@ -7,6 +7,7 @@ from django.db import IntegrityError
 
 from nexus_site.core.errors import Conflict
 from vms import queries
+from vms.models import VM
 
 
 def check(response, status: int, code: str) -> dict:
@@ -113,3 +114,12 @@ def test_two_requests_at_once_are_a_conflict(world, reader, monkeypatch):
     monkeypatch.setattr(queries, "vm_list", break_down)
     problem = check(reader.send("GET", "/vms"), 409, "race")
     assert "UNIQUE" not in problem["detail"]
+
+
+def test_what_goes_while_it_is_needed_is_a_conflict(world, reader, monkeypatch):
+    def break_down() -> None:
+        raise VM.DoesNotExist("VM matching query does not exist.")
+
+    monkeypatch.setattr(queries, "vm_list", break_down)
+    problem = check(reader.send("GET", "/vms"), 409, "race")
+    assert "matching query" not in problem["detail"]

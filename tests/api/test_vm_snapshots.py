@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 
 from drives import services as drive_services
 from drives.models import Drive, Snapshot
@@ -142,6 +143,23 @@ def test_a_clone_of_now_and_of_then(world, snapshot, operator):
     assert [drive["delete_with_vm"] for drive in shown["drives"]] == [True, True]
     shown = operator.send("GET", f"/vms/{then.json()['subject']['id']}").json()
     assert shown["source_snapshot"]["name"] == "monday"
+
+
+def test_the_checkpoint_of_a_fork_may_go_while_the_fork_is_read(world, snapshot, reader):
+    fork = make_vm(name="fork", source_snapshot=snapshot, resume_from=snapshot, parent=world.vm)
+
+    def gone_once_it_is_read(execute, sql, params, many, context):
+        rows = execute(sql, params, many, context)
+        if 'FROM "vms_vm"' in sql and VMSnapshot.objects.exists():
+            VMSnapshot.objects.all().delete()
+        return rows
+
+    with connection.execute_wrapper(gone_once_it_is_read):
+        answer = reader.send("GET", "/vms/fork")
+    assert answer.status_code == 200, answer.content
+    fork.refresh_from_db()
+    assert fork.source_snapshot is None
+    assert reader.send("GET", "/vms/fork").json()["source_snapshot"] is None
 
 
 def test_a_dry_run_of_a_clone_makes_nothing(world, operator):

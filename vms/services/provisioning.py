@@ -61,7 +61,7 @@ class Changes(TypedDict, total=False):
 
 def provisioning_of(vm: VM) -> Provisioning:
     """What the VM is given; an empty row, which is not saved, where nothing."""
-    return Provisioning.objects.filter(vm=vm).first() or Provisioning(vm=vm)
+    return Provisioning.objects.select_related("vm").filter(vm=vm).first() or Provisioning(vm=vm)
 
 
 @transaction.atomic
