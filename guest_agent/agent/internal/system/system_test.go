@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -83,6 +84,40 @@ func TestWriteFile(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(directory, "*new*")); left != nil {
 		t.Error("left behind:", left)
+	}
+}
+
+func TestSmallFilesAreWrittenInPlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hostname")
+	write := func(content string) {
+		t.Helper()
+		if err := WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if found, _ := os.ReadFile(path); string(found) != content {
+			t.Fatalf("%q, not %q", found, content)
+		}
+	}
+	write("a long name")
+	before, _ := os.Stat(path)
+	write("short")
+	write("a longer name")
+	if after, _ := os.Stat(path); !os.SameFile(before, after) {
+		t.Error("another file took its place")
+	}
+	other := path + "-too"
+	if err := os.Link(path, other); err != nil {
+		t.Fatal(err)
+	}
+	write("mine")
+	if theirs, _ := os.ReadFile(other); string(theirs) != "a longer name" {
+		t.Errorf("it wrote %q into a file that has another name", theirs)
+	}
+	write(strings.Repeat("long", 2000))
+	before, _ = os.Stat(path)
+	write("short")
+	if after, _ := os.Stat(path); os.SameFile(before, after) {
+		t.Error("a long file, of which a part may be lost, was written in place")
 	}
 }
 
