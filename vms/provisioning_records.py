@@ -27,6 +27,9 @@ Phase = Provisioning.Phase
 WORKING = (Phase.FILES, Phase.SERVICES, Phase.SCRIPT)
 COPIED = (Memory.CHECKPOINT, Memory.WARM)  # other guests may go on from the same memory
 BOOTS = UUID("8f1d4f0e-6c2b-4d0e-9a55-5b1a4d3f7c21")  # in which starts have their boot IDs
+NOBODY = (
+    "vm"  # the guest behind a warm template: the files of its name have to grow, which is soon done
+)
 MASKED_FILE = 4096  # bytes; no larger secret file is looked for in a log
 
 
@@ -68,7 +71,7 @@ def who(vm: VM) -> Who | None:
     network = Network(mac=row.mac)
     copied = boot is not None and boot.resumed_from in COPIED
     configuration = Configuration(
-        hostname=row.name,
+        hostname=NOBODY if row.purpose == VM.Purpose.WARM else row.name,
         network=replace(network, dns=tuple(dns)) if dns else network,
         identity=root.drive.ref if root else None,
         boot_id=str(uuid5(BOOTS, boot.ref)) if boot is not None and copied else None,

@@ -16,6 +16,7 @@ from typing import Any
 from django.db import transaction
 
 from drives import services as drive_services
+from guest_agent.connection import AgentConnection
 from images import services as image_services
 from images.models import Image, Kernel
 from nexus_site.core import events
@@ -24,7 +25,7 @@ from nexus_site.core.ids import NexusID
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import cancel, open_operations
 from nexus_site.core.steps import Plan, Run, Step
-from vms import checkpoints, hidden, lifecycle, outcomes, warm
+from vms import checkpoints, hidden, lifecycle, outcomes, supervision, warm
 from vms.choice import choose
 from vms.drivers import driver_of
 from vms.hypervisors.base import Handle
@@ -38,6 +39,7 @@ SETTLE_SECONDS = 60.0  # for services to start; what takes longer is not waited 
 QUIET_SECONDS = 30.0  # for the guest to come to rest after that
 QUIET_SHARE = 0.1  # of one of the host's processors
 LOOK = 0.5  # seconds between two looks
+A_PROGRAM = ("/bin/sh", "-c", "exec true")
 NICENESS = 10
 CANCEL_SECONDS = 60.0
 
@@ -113,6 +115,8 @@ def settle(run: Run) -> str:
     vm, began = lifecycle.vm_of(run), time.monotonic()
     while time.monotonic() - began < SETTLE_SECONDS and not _has_settled(vm):
         _look_again(run)
+    with suppress(NexusError):  # there may be no shell
+        supervision.with_agent(vm, _run_a_program)
     settled, since = time.monotonic(), VmmUsage.of(_handle(vm))
     while time.monotonic() - settled < QUIET_SECONDS:
         _look_again(run)
@@ -121,6 +125,11 @@ def settle(run: Run) -> str:
             return f"quiet after {time.monotonic() - began:.0f} s"
         since = now
     return f"still at work after {time.monotonic() - began:.0f} s"
+
+
+async def _run_a_program(agent: AgentConnection) -> None:
+    """What it takes to run one is in the guest's memory from then on."""
+    await agent.execute(A_PROGRAM, on_output=lambda *_: None)
 
 
 def _has_settled(vm: VM) -> bool:

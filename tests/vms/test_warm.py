@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,11 +31,13 @@ from tests.vms.warm_hosts import (
     make_what_is_wanted,
     makings,
     on_drive,
+    start_of_second,
     switch,
     template,
     vm_from,
 )
 from vms import lifecycle, services, warm, warming
+from vms import provisioning_records as records
 from vms.hypervisors import monitor
 from vms.hypervisors.base import Handle, VmmSpec
 from vms.models import VM, Boot, WarmTemplate
@@ -69,6 +73,26 @@ def test_the_first_boots_and_the_second_goes_on_from_it(host: Host, image: Image
     assert template.hits == 1
     assert template.last_hit_at is not None
     assert len(list(makings())) == 1
+
+
+def test_a_program_has_run_before_it_is_saved(
+    host: Host, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[object, bool]] = []
+
+    async def execute(argv: object, **_: object) -> None:
+        ran.append((argv, "save" in host.done))
+
+    def with_agent(_: VM, call: Callable[[Any], Awaitable[None]]) -> None:
+        asyncio.run(call(SimpleNamespace(execute=execute)))
+
+    monkeypatch.setattr(host, "with_agent", with_agent)
+    vm_from(image, "first")
+    make_what_is_wanted()
+    assert (ran, "save" in host.done) == ([(("/bin/sh", "-c", "exec true"), False)], True)
+    told = records.who(hidden()[0])
+    assert told is not None
+    assert told.configuration.hostname == "vm", "no longer than the name of who goes on from it"
 
 
 def test_a_vm_whose_drive_was_used_boots(template: WarmTemplate, host: Host, image: Image) -> None:
@@ -223,8 +247,14 @@ def test_a_drive_is_made_once(copies: list[str], image: Image) -> None:
     assert copies[3:] == ["clone_image"]
 
 
+@pytest.mark.parametrize("made_before", [False, True])
 def test_a_drive_is_copied_while_the_vmm_comes_up(
-    copies: list[str], host: Host, image: Image, monkeypatch: pytest.MonkeyPatch
+    copies: list[str],
+    host: Host,
+    image: Image,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    made_before: bool,
 ) -> None:
     states: list[str] = []
     real = host.restore
@@ -236,8 +266,9 @@ def test_a_drive_is_copied_while_the_vmm_comes_up(
         return real(spec, directory)
 
     monkeypatch.setattr(host, "restore", restore)
-    vm_from(image, "second")
-    assert (states, copies) == (["creating", "ready"], ["begin_clone"])
+    done(start_of_second(image, made_before=made_before))
+    assert (states, copies[-1]) == (["creating", "ready"], "begin_clone")
+    assert on_drive(VM.objects.get(name="second")) == "booted"
 
 
 def test_a_copy_that_fails_leaves_the_drive_of_the_image(
