@@ -130,6 +130,12 @@ def require_file(drive: Drive) -> Path:
     return path
 
 
+def mark_creating(drive: Drive) -> None:
+    """The drive's storage is made anew: nobody can use it until it is ready."""
+    Drive.objects.filter(pk=drive.pk).update(state=Drive.State.CREATING)
+    drive.state = Drive.State.CREATING
+
+
 @transaction.atomic
 def mark_ready(drive: Drive) -> None:
     """The drive's storage is whole: it can be used."""

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from drives.live import live
 from drives.models import Consistency, Drive, Snapshot
-from drives.services.drives import check_limit, discard, find, mark_ready
+from drives.services.drives import check_limit, discard, find, mark_creating, mark_ready
 from drives.services.guards import require_free_name, require_idle, require_ready
 from drives.services.places import file_of, storage
 from drives.services.rows import MIB, locked, progress_of, settle, size_text
@@ -180,11 +180,16 @@ def refill(drive: Drive, snapshot: Snapshot | None = None) -> None:
 
 
 def begin_refill(drive: Drive, snapshot: Snapshot) -> Callable[[], None]:
-    """``refill`` of a drive while a VMM opens it: it is whole, and ready, once what this returns
-    has been called, which may be done again."""
-    if drive.state == Drive.State.READY or drive.size_bytes > snapshot.size_bytes:
-        refill(drive, snapshot)  # others may read it, or it takes another file's place
+    """``refill`` of a drive while a VMM opens it: it is whole, and ready again, once what this
+    returns has been called, which may be done again.
+
+    Nobody copies a drive whose VM is being started; who opens it now keeps the file that was there.
+    """
+    if drive.size_bytes > snapshot.size_bytes:
+        refill(drive, snapshot)  # it takes another file's place when it grows
         return lambda: None
+    if drive.state == Drive.State.READY:
+        mark_creating(drive)  # a start that is cut short leaves what the next one makes anew
     copied = storage().begin_clone(snapshot.ref, drive.ref)
 
     def finish() -> None:

@@ -23,6 +23,7 @@ from tests.vms.warm_hosts import (
     make_what_is_wanted,
     makings,
     on_drive,
+    start_of_second,
     template,
     vm_from,
 )
@@ -77,8 +78,14 @@ def test_a_worker_killed_while_a_vm_goes_on_from_it_does_it_again(
     assert (vm.state, boot_of(vm).resumed_from, on_drive(vm)) == ("ready", "warm", "booted")
 
 
+@pytest.mark.parametrize("made_before", [False, True])
 def test_a_worker_killed_while_the_drive_is_copied_copies_it_again(
-    template: WarmTemplate, host: Host, image: Image, monkeypatch: pytest.MonkeyPatch
+    template: WarmTemplate,
+    host: Host,
+    image: Image,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    made_before: bool,
 ) -> None:
     storage = drive_services.storage()
 
@@ -86,7 +93,7 @@ def test_a_worker_killed_while_the_drive_is_copied_copies_it_again(
         storage.drive_path(drive_id).write_bytes(bytes(4096))
         return die
 
-    operation = from_image("vm", image, name="second")
+    operation = start_of_second(image, made_before=made_before)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(storage, "begin_clone", half)
         carry_out(operation)

@@ -18,7 +18,7 @@ from nexus_site.core.models import Operation
 from tests.factories import make_image, make_kernel
 from tests.vms.fake_vmm import FakeVmm, install
 from tests.vms.real_drives import SIZE, carry_out, done
-from vms import lifecycle, supervision, warm, warm_wishes, warming
+from vms import lifecycle, services, supervision, warm, warm_wishes, warming
 from vms.choice import Choice
 from vms.hypervisors.base import AgentSocket, Handle, Probe, VmmSpec
 from vms.models import VM, Boot, VMSnapshot, WarmTemplate
@@ -91,6 +91,14 @@ def image_with_file(name: str = "alpine") -> Image:
 def vm_from(image: Image, name: str, **wishes: Any) -> VM:
     done(from_image("vm", image, name=name, **wishes))
     return VM.objects.get(name=name)
+
+
+def start_of_second(image: Image, *, made_before: bool) -> Operation:
+    """What starts ``second``, whose drive is there already or is made by the start."""
+    if not made_before:
+        return from_image("vm", image, name="second")
+    done(services.create_vm(name="second", image=image.name))
+    return services.start_vm(VM.objects.get(name="second"))
 
 
 def on_drive(vm: VM) -> str:
