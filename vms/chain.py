@@ -28,6 +28,7 @@ from nexus_site.core.steps import Plan, Run, Step
 from vms import lifecycle, services, warm
 from vms.choice import foretold
 from vms.models import VM
+from vms.queries import vm_list
 from vms.shape import USUAL, shape_in
 from vms.states import AT_REST, Desired, State
 from vms.transitions import move
@@ -276,13 +277,12 @@ def drop_vm(run: Run) -> None:
 
 
 def start(run: Run) -> str:
-    vm = lifecycle.vm_of(run)
+    vm = lifecycle.vm_of(run, vm_list())
     if vm.state in AT_REST:
         services.wish(vm, Desired.RUNNING)
         move(vm, State.STARTING, "started after its creation")
-    lifecycle.check_drives(run)
-    lifecycle.prepare_kernel(run)
-    return lifecycle.launch(run)
+    lifecycle.require_drives(vm)
+    return lifecycle.launch_with(lifecycle.kernel_for(vm), vm, run)
 
 
 def foresee_hypervisor(run: Run) -> str:

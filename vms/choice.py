@@ -25,6 +25,7 @@ from vms.models import VM
 AUTO = VM.Hypervisor.AUTO.value
 KVM = Path("/dev/kvm")
 KEPT = "vms.probe."
+Host = dict[str, str | bool]
 UNKNOWN = "The worker has not looked at this host yet; it does so within a minute."
 
 
@@ -53,12 +54,13 @@ def choose(vm: VM, kernel: Path) -> Choice:
 
     Raises ``Conflict`` with what is missing, and what to do, where it cannot be as wished.
     """
+    host, kept = _host(), _kept()
     if saver := _saver(vm):
-        found = probe(saver, kernel)
+        found = _ask(saver, kernel, host, kept)
         if not found.usable:
             raise _unusable(found)
         return Choice(found, "its memory was saved by it")
-    return _decide(vm.hypervisor, lambda name: probe(name, kernel))
+    return _decide(vm.hypervisor, lambda name: _ask(name, kernel, host, kept))
 
 
 def _saver(vm: VM) -> str:
@@ -73,10 +75,9 @@ def foresee(wish: str) -> Choice | None:
 
     Raises ``Conflict`` where it is known that it cannot be as wished.
     """
-    kept = {row.key: row.value for row in Setting.objects.filter(key__startswith=KEPT)}
-    host = _host()
+    host, kept = _host(), _kept()
     try:
-        return _decide(wish, lambda name: _remembered(kept.get(KEPT + name), host))
+        return _decide(wish, lambda name: _remembered(kept.get(name), host))
     except _NotKnown:
         return None
 
@@ -110,20 +111,13 @@ def probe(name: str, kernel: Path | None = None) -> Probe:
 
     ``kernel`` is what a guest is tried with, where that was never done; else the default one.
     """
-    found = driver_for(name, kernel or default_kernel()).probe()
-    said = asdict(found) | {"problems": [asdict(problem) for problem in found.problems]}
-    value = {"host": _host(), "probe": said}
-    kept = Setting.objects.filter(pk=KEPT + name).first()
-    if kept is None or kept.value != value:
-        Setting.objects.update_or_create(pk=KEPT + name, defaults={"value": value})
-    return found
+    return _ask(name, kernel or default_kernel(), _host(), _kept())
 
 
 def has_changed() -> bool:
     """Whether what is kept is of a host that is another one now; three cheap queries."""
     host = _host()
-    kept = Setting.objects.filter(key__startswith=KEPT)
-    return any(row.value["host"] != host for row in kept)
+    return any(value["host"] != host for value in _kept().values())
 
 
 def default_kernel() -> Path | None:
@@ -136,6 +130,22 @@ def default_kernel() -> Path | None:
 def label(name: str) -> str:
     """A hypervisor's name as people write it."""
     return str(dict(VM.Hypervisor.choices).get(name, name))
+
+
+def _ask(name: str, kernel: Path | None, host: Host, kept: dict[str, Any]) -> Probe:
+    """What the driver finds; written down where that is not what is ``kept``."""
+    found = driver_for(name, kernel).probe()
+    said = asdict(found) | {"problems": [asdict(problem) for problem in found.problems]}
+    value = {"host": host, "probe": said}
+    if kept.get(name) != value:
+        Setting.objects.update_or_create(pk=KEPT + name, defaults={"value": value})
+    return found
+
+
+def _kept() -> dict[str, Any]:
+    """What drivers said last, by their names."""
+    rows = Setting.objects.filter(key__startswith=KEPT)
+    return {row.key.removeprefix(KEPT): row.value for row in rows}
 
 
 def _decide(wish: str, ask: Callable[[str], Probe]) -> Choice:
@@ -175,7 +185,7 @@ def _unusable(found: Probe) -> Conflict:
     )
 
 
-def _remembered(kept: dict[str, Any] | None, host: dict[str, str | bool]) -> Probe:
+def _remembered(kept: dict[str, Any] | None, host: Host) -> Probe:
     if kept is None or kept["host"] != host:
         raise _NotKnown
     if host["release"] and not host["kernel"]:  # the first start tries KVM
@@ -184,7 +194,7 @@ def _remembered(kept: dict[str, Any] | None, host: dict[str, str | bool]) -> Pro
     return Probe(**kept["probe"] | {"problems": problems})
 
 
-def _host() -> dict[str, str | bool]:
+def _host() -> Host:
     """What, when it changes, makes drivers answer otherwise; found out at no cost."""
     release = image_services.default_release()
     return {

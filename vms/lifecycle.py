@@ -35,7 +35,9 @@ from vms.choice import choose, foretold
 from vms.drivers import NAMES, driver_for, driver_of
 from vms.hypervisors.base import Exit, Handle
 from vms.models import VM
+from vms.models.vms import VMs
 from vms.paths import remove_vm_dir, vm_dir
+from vms.queries import vm_list
 from vms.services.rules import wish
 from vms.specs import spec_of
 from vms.states import ALIVE, AT_REST, Desired, State
@@ -96,10 +98,13 @@ def delete_plan(operation: Operation) -> Plan:
     return plan
 
 
-def vm_of(run: Run) -> VM:
-    """The VM that the operation is about: named when it was asked for, or made by a step."""
+def vm_of(run: Run, rows: VMs | None = None) -> VM:
+    """The VM that the operation is about: named when it was asked for, or made by a step.
+
+    ``rows``: how it is read, with its drives for instance.
+    """
     ref = run.made.get("vm") or run.params["vm"]
-    vm = VM.objects.filter(pk=NexusID.parse(ref)).first()
+    vm = (VM.objects.all() if rows is None else rows).filter(pk=NexusID.parse(ref)).first()
     if vm is None:
         raise Conflict("The VM has been deleted meanwhile.", code="vm-gone")
     return vm
@@ -119,8 +124,11 @@ def begin_start(run: Run) -> str | None:
 
 def check_drives(run: Run) -> str:
     """Every attached drive is there, or is to be made by this start; says how many."""
-    vm = vm_of(run)
-    drives = [a.drive for a in vm.attachments.select_related("drive")]
+    return require_drives(vm_of(run, vm_list()))
+
+
+def require_drives(vm: VM) -> str:
+    drives = [a.drive for a in vm.attachments.all()]
     if not drives:
         raise Conflict(f"The VM “{vm.name}” has no root drive.", code="no-root-drive")
     for drive in drives:
@@ -131,11 +139,15 @@ def check_drives(run: Run) -> str:
 
 def prepare_kernel(run: Run) -> str:
     """The VM's kernel (or the default one) and the initrd that carries the agent."""
-    vm = vm_of(run)
-    kernel = vm.kernel or image_services.ensure_default_kernel()
-    image_services.ensure_initrd(kernel)
+    kernel = kernel_for(vm_of(run))
     run.keep(kernel=kernel.ref)
     return kernel.name
+
+
+def kernel_for(vm: VM) -> Kernel:
+    kernel = vm.kernel or image_services.ensure_default_kernel()
+    image_services.ensure_initrd(kernel)
+    return kernel
 
 
 def already_launched(run: Run) -> str | None:
@@ -160,12 +172,16 @@ def launch(run: Run) -> str:
 
     A wish that cannot be fulfilled is refused before anything has started.
     """
-    vm = vm_of(run)
+    kernel = Kernel.objects.get(pk=NexusID.parse(run.made["kernel"]))
+    return launch_with(kernel, vm_of(run, vm_list()), run)
+
+
+def launch_with(kernel: Kernel, vm: VM, run: Run) -> str:
+    """The same, of a VM that was read with its drives."""
     if vm.state != State.STARTING:
         raise Conflict(f"The VM “{vm.name}” is {vm.state}; it is not to be started any more.")
     if run.params.get("cold"):
         resuming.forget(vm)  # before the hypervisor is chosen, which may depend on it
-    kernel = Kernel.objects.get(pk=NexusID.parse(run.made["kernel"]))
     choice = choose(vm, image_services.boot_files(kernel).vmlinux)
     boot = outcomes.open_boot(vm, kernel, choice)
     started = resuming.start(
@@ -175,7 +191,8 @@ def launch(run: Run) -> str:
         warm.Fresh(kernel, choice),
         cold=bool(run.params.get("cold")),
     )
-    run.keep(boot=boot.ref, wants_warm=started.words == warm.NONE_YET)
+    wants_warm = started.words == warm.NONE_YET
+    run.keep(kernel=kernel.ref, boot=boot.ref, wants_warm=wants_warm)
     supervision.wake()  # its agent is met while this is written down
     outcomes.vmm_runs(vm, started.handle, started)
     how = f"resumed: {started.words}" if started.memory else f"booted: {started.words}"

@@ -109,8 +109,9 @@ def settle(vm: VM) -> None:
 def spend(vm: VM) -> None:
     """The VM runs: nothing goes on from the same memory again, and its drives are used."""
     shutil.rmtree(_loading(vm), ignore_errors=True)  # whoever has mapped it keeps it
-    VM.objects.filter(pk=vm.pk).update(saved_memory={}, resume_from=None)
-    vm.saved_memory, vm.resume_from = {}, None
+    if vm.saved_memory or vm.resume_from_id:
+        VM.objects.filter(pk=vm.pk).update(saved_memory={}, resume_from=None)
+        vm.saved_memory, vm.resume_from = {}, None
     drive_services.mark_used(_drives(vm))
 
 
@@ -178,4 +179,4 @@ def _loading(vm: VM) -> Path:
 
 
 def _drives(vm: VM) -> list[Drive]:
-    return [a.drive for a in vm.attachments.select_related("drive__image")]
+    return [a.drive for a in vm.attachments.all()]

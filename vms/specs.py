@@ -18,7 +18,7 @@ from vms.paths import make_vm_dir
 
 def spec_of(vm: VM, kernel: Kernel) -> VmmSpec:
     """What a driver is told; makes the VM's directory. ``Broken`` where a drive is not there."""
-    attachments = list(vm.attachments.select_related("drive__image"))
+    attachments = vm.attachments.all()
     alone = any(a.is_root and a.drive.image and a.drive.image.init == "none" for a in attachments)
     limit = RateLimit(_bytes(vm.disk_mib_s), vm.disk_iops)
     disks = tuple(Disk(a.drive.ref, _file(a.drive), a.read_only, limit) for a in attachments)

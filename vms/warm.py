@@ -94,13 +94,12 @@ def untouched_root(vm: VM) -> Drive | None:
 def _is_untouched(vm: VM, root: Drive | None) -> bool:
     if root is None or root.origin != Drive.Origin.IMAGE or root.used or root.image is None:
         return False
-    return vm.attachments.count() == 1
+    return len(vm.attachments.all()) == 1
 
 
 def _root(vm: VM) -> Drive | None:
-    rows = vm.attachments.select_related("drive__image")
-    attachment = rows.filter(is_root=True, read_only=False).first()
-    return attachment.drive if attachment else None
+    writable = (a.drive for a in vm.attachments.all() if a.is_root and not a.read_only)
+    return next(writable, None)
 
 
 def find(vm: VM, fresh: Fresh) -> tuple[WarmTemplate | None, str]:
@@ -116,7 +115,8 @@ def find(vm: VM, fresh: Fresh) -> tuple[WarmTemplate | None, str]:
 
 
 def _find(vm: VM, root: Drive, fresh: Fresh) -> tuple[WarmTemplate | None, str]:
-    found = WarmTemplate.objects.filter(key=key_of(facts(vm, fresh, root))).first()
+    rows = WarmTemplate.objects.select_related("image", "checkpoint")
+    found = rows.filter(key=key_of(facts(vm, fresh, root))).first()
     if found is None:
         return None, NONE_YET
     if found.state != WarmTemplate.State.READY or found.checkpoint is None:

@@ -25,7 +25,7 @@ from nexus_site.core.schemas import ChangeQuery, OperationOut, Plan
 T = TypeVar("T")
 Change = Callable[[], Operation | models.Model | None]
 
-POLL_INTERVAL = 0.05  # seconds between two looks at an operation that is waited for
+POLL_INTERVAL = 0.01  # seconds between two looks at an operation that is waited for
 POLL_INTERVAL_MOST = 1.0  # and when it takes longer
 POLL_SHARE = 0.05  # of the time waited so far: whoever is waited for needs the CPU more
 MAX_KEY = 200

@@ -280,6 +280,7 @@ def finish(operation: Operation, state: str, error: NexusError | None = None) ->
         ended_at=operation.ended_at,
         error=operation.error,
         result=operation.result,
+        steps=operation.steps,
         lease_until=None,
     )
     events.append("operation.ended", operation, state=state, operation_kind=operation.kind)

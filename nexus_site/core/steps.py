@@ -128,7 +128,11 @@ def outline(plan: Plan) -> list[dict[str, Any]]:
 
 
 def run(plan: Plan, operation: Operation) -> None:
-    """Run ``plan`` to its end. Raises the ``NexusError`` of the step that failed, undone."""
+    """Run ``plan`` to its end. Raises the ``NexusError`` of the step that failed, undone.
+
+    That a step has ended is written with the beginning of the next one; of the last one, by
+    whoever records the end of the operation.
+    """
     state = Run(operation)
     if [step["name"] for step in operation.steps] != [step.name for step in plan]:
         operation.steps = outline(plan)
@@ -165,7 +169,6 @@ def _run_one(step: Step, record: dict[str, Any], state: Run) -> None:
         "ended_at": _now(),
         "seconds": round(time.monotonic() - began, 3),
     }
-    _write(state, "steps")
 
 
 def unwind(plan: Plan, state: Run) -> None:

@@ -64,7 +64,7 @@ class Boot(NexusModel):
     metrics = models.JSONField(default=dict, help_text="The VMM's own counters, as last seen.")
 
     class Meta:
-        ordering = ["vm", "-number"]
+        ordering = ["vm_id", "-number"]
         constraints = [models.UniqueConstraint(fields=["vm", "number"], name="boot_number")]
 
     def __str__(self) -> str:
