@@ -27,9 +27,7 @@ Phase = Provisioning.Phase
 WORKING = (Phase.FILES, Phase.SERVICES, Phase.SCRIPT)
 COPIED = (Memory.CHECKPOINT, Memory.WARM)  # other guests may go on from the same memory
 BOOTS = UUID("8f1d4f0e-6c2b-4d0e-9a55-5b1a4d3f7c21")  # in which starts have their boot IDs
-NOBODY = (
-    "vm"  # the guest behind a warm template: the files of its name have to grow, which is soon done
-)
+NOBODY = "vm"  # behind a warm template; files with a longer name in its place are soon written
 MASKED_FILE = 4096  # bytes; no larger secret file is looked for in a log
 
 
