@@ -62,6 +62,9 @@ class Drive(NamedModel):
     used = models.BooleanField(
         default=False, editable=False, help_text="A guest has had it, or it was changed otherwise."
     )
+    pristine = models.BooleanField(
+        default=False, editable=False, help_text="It has been made as its image is, to the byte."
+    )
     delete_with_vm = models.BooleanField(
         default=False, help_text="Deleted when the VM that it is attached to is deleted."
     )
@@ -91,6 +94,12 @@ class Snapshot(NamedModel):
     )
     size_bytes = models.PositiveBigIntegerField()
     consistency = models.CharField(max_length=10, choices=Consistency.choices, blank=True)
+    changes = models.JSONField(
+        null=True,
+        editable=False,
+        help_text="Where it differs from the image that its drive was made of, as [start, end] "
+        "pairs in bytes; null: nobody has looked, or it is too much.",
+    )
 
     class Meta:
         ordering = ["-created_at"]

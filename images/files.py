@@ -11,10 +11,11 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import heapq
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from nexus_site.core.errors import Conflict, Retryable, as_nexus_error
@@ -26,6 +27,7 @@ Progress = Callable[[int, int], None]
 
 _COPY_STEP = 32 << 20
 _READ_STEP = 1 << 20
+_COMPARE_STEP = 4096
 # What the kernel answers where copy_file_range has no way between these two files.
 _NO_COPY_RANGE = frozenset(
     {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ETXTBSY}
@@ -150,6 +152,39 @@ def copy_data(source: int, target: int, size: int, progress: Progress = no_progr
         while start < end:
             start += _copy_step(source, target, start, min(_COPY_STEP, end - start))
             progress(start, size)
+
+
+def copy_ranges(source: Path, target: Path, ranges: Iterable[tuple[int, int]]) -> None:
+    """Copy these (start, end) parts of a file to where they are in another one of its size."""
+    with source.open("rb") as reader, target.open("r+b") as writer:
+        for start, end in ranges:
+            at = start
+            while at < end:
+                step = min(_COPY_STEP, end - at)
+                at += _copy_step(reader.fileno(), writer.fileno(), at, step)
+
+
+def differing_ranges(first: Path, second: Path) -> list[tuple[int, int]]:
+    """Where two files differ: (start, end) pairs in order, of whole blocks.
+
+    Raises ``Conflict`` unless they have one size.
+    """
+    found: list[tuple[int, int]] = []
+    with first.open("rb") as one, second.open("rb") as other:
+        fds = one.fileno(), other.fileno()
+        size, others = (os.fstat(fd).st_size for fd in fds)
+        if size != others:
+            raise Conflict(f"{first.name} has {size} bytes, {second.name} has {others}.")
+        at = 0
+        for start, end in heapq.merge(*(data_ranges(fd, size) for fd in fds)):
+            at = max(at, start // _COMPARE_STEP * _COMPARE_STEP)
+            while at < end:
+                here, there = (os.pread(fd, _COMPARE_STEP, at) for fd in fds)
+                if here != there:
+                    joined = found.pop()[0] if found and found[-1][1] == at else at
+                    found.append((joined, at + len(here)))
+                at += _COMPARE_STEP
+    return found
 
 
 def sha256_of(path: Path) -> str:

@@ -160,7 +160,7 @@ def giving_drive(vm: VM, template: WarmTemplate) -> Iterator[tuple[VMSnapshot, C
     Raises ``Conflict`` where the template is gone by now.
     """
     checkpoint, root = template.checkpoint, untouched_root(vm)
-    part = checkpoint.parts.select_related("snapshot").first() if checkpoint else None
+    part = checkpoint.parts.select_related("snapshot__drive").first() if checkpoint else None
     if checkpoint is None or part is None or root is None:
         raise Conflict("The warm template has been deleted meanwhile.", code=GONE)
     whole = drive_services.begin_refill(root, part.snapshot)

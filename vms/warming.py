@@ -163,9 +163,12 @@ def end(run: Run) -> None:
 
 def offer(run: Run) -> str:
     vm = lifecycle.vm_of(run)
+    checkpoint = vm.snapshots.get()
+    for part in checkpoint.parts.select_related("snapshot__drive__image"):
+        drive_services.note_changes(part.snapshot)
     with transaction.atomic():
         template = WarmTemplate.objects.select_for_update().get(vm=vm)
-        template.checkpoint = vm.snapshots.get()
+        template.checkpoint = checkpoint
         template.state = WarmTemplate.State.READY
         template.save(update_fields=["checkpoint", "state"])
         events.append("warm_template.ready", template, vm=vm.ref)

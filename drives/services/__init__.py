@@ -27,6 +27,7 @@ from drives.services.making import (
     fill,
     mark_used,
     new_drive,
+    note_changes,
     refill,
 )
 from drives.services.places import file_of, storage, sweep_storage
@@ -99,6 +100,7 @@ __all__ = [
     "mark_used",
     "new_drive",
     "new_snapshot",
+    "note_changes",
     "progress_of",
     "refill",
     "rename_drive",

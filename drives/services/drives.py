@@ -132,8 +132,8 @@ def require_file(drive: Drive) -> Path:
 
 def mark_creating(drive: Drive) -> None:
     """The drive's storage is made anew: nobody can use it until it is ready."""
-    Drive.objects.filter(pk=drive.pk).update(state=Drive.State.CREATING)
-    drive.state = Drive.State.CREATING
+    Drive.objects.filter(pk=drive.pk).update(state=Drive.State.CREATING, pristine=False)
+    drive.state, drive.pristine = Drive.State.CREATING, False
 
 
 @transaction.atomic

@@ -14,6 +14,7 @@ from drives.services.guards import require_free_name, require_idle, require_read
 from drives.services.places import file_of, storage
 from drives.services.rows import MIB, locked, progress_of, settle, size_text
 from drives.storage.copy import CopyStorage
+from images.files import differing_ranges, system_errors
 from images.models import Image
 from nexus_site.core import events
 from nexus_site.core.errors import Broken, Conflict, Invalid
@@ -21,6 +22,8 @@ from nexus_site.core.ids import check_name, free_name
 from nexus_site.core.models import Operation
 from nexus_site.core.operations import open_operation
 from nexus_site.core.steps import Plan, Run, Step
+
+MOST_CHANGES = 1000  # ranges: more of them are not worth their place in the database
 
 
 @transaction.atomic
@@ -165,6 +168,7 @@ def fill(drive: Drive, run: Run) -> str:
         return f"{drive.name}, {size_text(drive)}"
     note = _make_storage(drive, run)
     _finish(drive)
+    _note_pristine(drive)
     return f"{drive.name}, {size_text(drive)}{note}"
 
 
@@ -177,20 +181,40 @@ def refill(drive: Drive, snapshot: Snapshot | None = None) -> None:
         assert drive.image is not None, "made from it"
         storage().clone_image(drive.image.ref, drive.ref)
     _finish(drive)
+    if snapshot is None:
+        _note_pristine(drive)
+
+
+def note_changes(snapshot: Snapshot) -> None:
+    """Keep where the snapshot differs from its drive's image: what ``begin_refill`` has to copy to
+    a drive that is as that image is."""
+    image = snapshot.drive.image
+    if image is None or image.size_bytes != snapshot.size_bytes:
+        return
+    if storage().name != CopyStorage.name:  # others copy nothing in any case
+        return
+    with system_errors():
+        changes = differing_ranges(
+            storage().image_path(image.ref), storage().snapshot_path(snapshot.ref)
+        )
+    if len(changes) <= MOST_CHANGES:
+        snapshot.changes = changes
+        snapshot.save(update_fields=["changes"])
 
 
 def begin_refill(drive: Drive, snapshot: Snapshot) -> Callable[[], None]:
     """``refill`` of a drive while a VMM opens it: it is whole, and ready again, once what this
     returns has been called, which may be done again.
 
-    Nobody copies a drive whose VM is being started; who opens it now keeps the file that was there.
+    Nobody copies a drive whose VM is being started.
     """
     if drive.size_bytes > snapshot.size_bytes:
         refill(drive, snapshot)  # it takes another file's place when it grows
         return lambda: None
+    changes = snapshot.changes if _is_as_image(drive, snapshot) else None
     if drive.state == Drive.State.READY:
         mark_creating(drive)  # a start that is cut short leaves what the next one makes anew
-    copied = storage().begin_clone(snapshot.ref, drive.ref)
+    copied = storage().begin_clone(snapshot.ref, drive.ref, changes)
 
     def finish() -> None:
         copied()
@@ -217,6 +241,19 @@ def mark_used(drives: Sequence[Drive]) -> None:
     Drive.objects.filter(pk__in=[drive.pk for drive in drives]).update(used=True)
     for drive in drives:
         drive.used = True
+
+
+def _is_as_image(drive: Drive, snapshot: Snapshot) -> bool:
+    """Whether the drive is what the snapshot's own was made as, and nobody has changed it."""
+    untouched = drive.state == Drive.State.READY and drive.pristine and not drive.used
+    return untouched and drive.image_id == snapshot.drive.image_id
+
+
+def _note_pristine(drive: Drive) -> None:
+    """It has just been made; one that is larger than its image has another file system."""
+    image = drive.image if drive.origin == Drive.Origin.IMAGE else None
+    drive.pristine = image is not None and image.size_bytes == drive.size_bytes
+    drive.save(update_fields=["pristine"])
 
 
 def _finish(drive: Drive) -> None:

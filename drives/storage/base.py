@@ -221,10 +221,13 @@ class Storage(abc.ABC):
             self._clone(source, drive_id, progress)
         return target
 
-    def begin_clone(self, snapshot_id: str, drive_id: str) -> Callable[[], object]:
+    def begin_clone(
+        self, snapshot_id: str, drive_id: str, changes: Sequence[tuple[int, int]] | None = None
+    ) -> Callable[[], object]:
         """``clone_snapshot`` for a drive that nobody reads yet: its file is there, and is whole
         once what this returns has been called. That raises as ``clone_snapshot`` does, and no file
-        is left then."""
+        is left then. ``changes``: where the snapshot differs from what the drive holds, as (start,
+        end) pairs in bytes; nothing else need be copied."""
         self.clone_snapshot(snapshot_id, drive_id)
         return lambda: None
 

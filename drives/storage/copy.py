@@ -10,14 +10,16 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from drives.storage.base import READ_WRITE, Probe, require
 from drives.storage.files import FileStorage
 from images.files import (
     Progress,
+    copy_ranges,
     copy_sparse,
     data_ranges,
     no_progress,
@@ -55,23 +57,30 @@ class CopyStorage(FileStorage):
         if source.stat().st_size != size:
             raise Conflict(f"{source.name} changed its size while it was copied.")
 
-    def begin_clone(self, snapshot_id: str, drive_id: str) -> Callable[[], object]:
+    def begin_clone(
+        self, snapshot_id: str, drive_id: str, changes: Sequence[tuple[int, int]] | None = None
+    ) -> Callable[[], object]:
         """Copies in a thread, which mostly waits for the disk."""
         source, target = self.snapshot_path(snapshot_id), self.drive_path(drive_id)
         require(source)
         with system_errors():
-            target.unlink(missing_ok=True)
-            target.touch(READ_WRITE, exist_ok=False)
-            os.truncate(target, source.stat().st_size)
+            size = source.stat().st_size
+            if changes is not None and target.exists() and target.stat().st_size == size:
+                copy = partial(copy_ranges, source, target, changes)
+            else:
+                target.unlink(missing_ok=True)
+                target.touch(READ_WRITE, exist_ok=False)
+                os.truncate(target, size)
+                copy = partial(self._copy, source, target, no_progress)
         copying = ThreadPoolExecutor(1, "copy")
-        whole = copying.submit(self._fill, source, target)
+        whole = copying.submit(self._fill, target, copy)
         copying.shutdown(wait=False)
         return whole.result
 
-    def _fill(self, source: Path, target: Path) -> None:
+    def _fill(self, target: Path, copy: Callable[[], None]) -> None:
         try:
             with system_errors(), target.open("rb") as filled:
-                self._copy(source, target, no_progress)
+                copy()
                 os.fsync(filled.fileno())
                 sync_directory(target.parent)
         except BaseException:

@@ -9,6 +9,7 @@ import stat
 import pytest
 
 from drives.storage import Storage
+from images.files import differing_ranges
 from nexus_site.core.errors import NotFound, Retryable
 from tests.conformance_storage.conftest import SIZE, scribble
 from tests.conformance_storage.test_storage import DRIVE, OTHER, SNAPSHOT, inventory
@@ -29,6 +30,20 @@ def test_a_clone_that_has_begun_is_there_and_whole_when_that_is_asked_for(
             assert opened.read() == kept.read_bytes()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert storage.inventory() == inventory(DRIVE, OTHER, snapshots=(SNAPSHOT,))
+
+
+def test_only_what_differs_need_be_copied(storage: Storage, image: str) -> None:
+    scribble(storage.clone_image(image, DRIVE), b"kept")
+    kept = storage.snapshot(DRIVE, SNAPSHOT)
+    path = storage.clone_image(image, OTHER)
+    changes = differing_ranges(path, kept)
+    assert 0 < sum(end - start for start, end in changes) < SIZE / 2
+    storage.begin_clone(SNAPSHOT, OTHER, changes)()
+    assert path.read_bytes() == kept.read_bytes()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.truncate(path, SIZE // 2)  # it is not what it should be: all is copied
+    storage.begin_clone(SNAPSHOT, OTHER, changes)()
+    assert path.read_bytes() == kept.read_bytes()
 
 
 def test_a_clone_that_has_begun_and_fails_leaves_nothing(

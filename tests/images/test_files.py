@@ -14,7 +14,7 @@ import pytest
 
 from images import files
 from images.files import copy_sparse, move_file, scratch_directory, sha256_of, sweep, whole_file
-from nexus_site.core.errors import Broken, Retryable
+from nexus_site.core.errors import Broken, Conflict, Retryable
 from tests.forked import start_forked
 
 
@@ -192,3 +192,28 @@ def test_a_sweep_between_making_and_locking_a_directory_does_no_harm(
         assert scratch.is_dir()
         assert sweep(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_two_files_differ_is_told_in_whole_blocks(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for path in (one, other):
+        path.touch()
+        os.truncate(path, 1 << 30)
+    with one.open("r+b") as file:
+        file.write(b"the same")
+        file.seek(5000)
+        file.write(b"only here")
+        file.seek(1 << 20)
+        file.write(bytes(4096))  # written, and as a hole reads
+    with other.open("r+b") as file:
+        file.write(b"the same")
+        file.seek(8192)
+        file.write(b"only there")
+        file.seek((1 << 30) - 1)
+        file.write(b".")
+    assert files.differing_ranges(one, other) == [(4096, 12288), ((1 << 30) - 4096, 1 << 30)]
+    files.copy_ranges(one, other, files.differing_ranges(one, other))
+    assert files.differing_ranges(one, other) == []
+    os.truncate(other, 4096)
+    with pytest.raises(Conflict, match="4096"):
+        files.differing_ranges(one, other)

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from drives import services as drive_services
-from drives.models import Drive
 from images import services as image_services
 from images.models import Image, Kernel
-from nexus_site.core.errors import Conflict, Retryable
+from nexus_site.core.errors import Conflict
 from nexus_site.core.operations import rehearse
 from tests.factories import make_kernel
-from tests.vms.real_drives import carry_out, done
+from tests.vms.real_drives import done
 from tests.vms.warm_hosts import (
     MEMORIES,
     Host,
@@ -31,26 +30,22 @@ from tests.vms.warm_hosts import (
     make_what_is_wanted,
     makings,
     on_drive,
-    start_of_second,
     switch,
     template,
     vm_from,
 )
-from vms import lifecycle, services, warm, warming
 from vms import provisioning_records as records
+from vms import services, warm, warming
 from vms.hypervisors import monitor
-from vms.hypervisors.base import Handle, VmmSpec
-from vms.models import VM, Boot, WarmTemplate
+from vms.hypervisors.base import Handle
+from vms.models import VM, WarmTemplate
 from vms.paths import checkpoint_memory
 from vms.services import warm as warm_services
 from vms.shape import Shape
-from vms.shortcuts import from_image
 
 __all__ = ["host", "image", "template"]  # fixtures
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nudges")]
-
-# Made and used
 
 
 def test_the_first_boots_and_the_second_goes_on_from_it(host: Host, image: Image) -> None:
@@ -214,121 +209,6 @@ def test_a_frequency_that_is_measured_anew_is_the_same(
     monkeypatch.setattr(warm, "host_tsc_khz", lambda: 2_000_500)
     assert boot_of(vm_from(image, "second")).resumed_from == "warm"
     assert not warm_services.prunable()
-
-
-# The drive
-
-
-@pytest.fixture
-def copies(monkeypatch: pytest.MonkeyPatch, template: WarmTemplate) -> list[str]:
-    """What drives are made of, once there is a template."""
-    made: list[str] = []
-    storage = drive_services.storage()
-    for name in ("clone_image", "begin_clone"):
-        real = getattr(storage, name)
-
-        def note(*args: object, name: str = name, real: Any = real) -> object:
-            made.append(name)
-            return real(*args)
-
-        monkeypatch.setattr(storage, name, note)
-    return made
-
-
-def test_a_drive_is_made_once(copies: list[str], image: Image) -> None:
-    vm_from(image, "second")
-    assert copies == ["begin_clone"]
-    done(services.create_vm(name="third", image=image.name, start=True))
-    assert copies == ["begin_clone"] * 2
-    assert boot_of(VM.objects.get(name="third")).resumed_from == "warm"
-    done(services.create_vm(name="fourth", image=image.name))
-    assert copies[2:] == ["clone_image"], "nobody has asked for a start"
-    vm_from(image, "fifth", cold=True)
-    assert copies[3:] == ["clone_image"]
-
-
-@pytest.mark.parametrize("made_before", [False, True])
-def test_a_drive_is_copied_while_the_vmm_comes_up(
-    copies: list[str],
-    host: Host,
-    image: Image,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    made_before: bool,
-) -> None:
-    states: list[str] = []
-    real = host.restore
-
-    def restore(spec: VmmSpec, directory: Path, *, disks_whole: Callable[[], object]) -> Handle:
-        states.append(Drive.objects.get(name="second").state)
-        disks_whole()
-        states.append(Drive.objects.get(name="second").state)
-        return real(spec, directory)
-
-    monkeypatch.setattr(host, "restore", restore)
-    done(start_of_second(image, made_before=made_before))
-    assert (states, copies[-1]) == (["creating", "ready"], "begin_clone")
-    assert on_drive(VM.objects.get(name="second")) == "booted"
-
-
-def test_a_copy_that_fails_leaves_the_drive_of_the_image(
-    copies: list[str], host: Host, image: Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> Callable[[], object]:
-        def whole() -> None:
-            raise Retryable("There is not enough space on the disk.", code="disk-full")
-
-        return whole
-
-    monkeypatch.setattr(drive_services.storage(), "begin_clone", full)
-    vm = vm_from(image, "second")
-    assert (boot_of(vm).resumed_from, copies) == ("", ["clone_image"])
-    assert WarmTemplate.objects.get().state == WarmTemplate.State.READY, "it is not its fault"
-
-
-@pytest.mark.parametrize("shortcut", [True, False])
-def test_a_start_that_fails_leaves_the_drive_of_the_image(
-    copies: list[str],
-    host: Host,
-    image: Image,
-    monkeypatch: pytest.MonkeyPatch,
-    shortcut: bool,
-) -> None:
-    def choose(*_: object) -> None:
-        raise Conflict("There is no hypervisor.")
-
-    monkeypatch.setattr(lifecycle, "choose", choose)
-    if shortcut:
-        operation = carry_out(from_image("vm", image, name="second"))
-    else:
-        operation = carry_out(services.create_vm(name="second", image=image.name, start=True))
-    assert operation.state == "failed"
-    vm = VM.objects.get(name="second")
-    assert (vm.state, vm.attachments.get().drive.state) == ("failed", "ready")
-    assert (on_drive(vm), copies) == ("image", ["clone_image"])
-    monkeypatch.setattr(lifecycle, "choose", host.choose)
-    done(services.start_vm(vm))
-    assert boot_of_last(vm).resumed_from == "warm"
-
-
-def boot_of_last(vm: VM) -> Boot:
-    last = vm.boots.first()
-    assert last is not None
-    return last
-
-
-def test_one_that_is_gone_by_then_leaves_the_image(
-    copies: list[str], template: WarmTemplate, host: Host, image: Image
-) -> None:
-    WarmTemplate.objects.update(state=WarmTemplate.State.READY, checkpoint=None)
-    vm = vm_from(image, "second")
-    assert (boot_of(vm).resumed_from, copies) == ("", ["clone_image"])
-
-
-def test_the_drive_behind_it_takes_no_space(template: WarmTemplate) -> None:
-    drive = Drive.objects.get(name__startswith="warm-")
-    assert not drive_services.file_of(drive).exists()
-    assert not drive_services.check_storage().problems
 
 
 # Deleted

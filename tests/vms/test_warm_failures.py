@@ -89,7 +89,7 @@ def test_a_worker_killed_while_the_drive_is_copied_copies_it_again(
 ) -> None:
     storage = drive_services.storage()
 
-    def half(_: str, drive_id: str) -> Callable[[], object]:
+    def half(_: str, drive_id: str, __: object) -> Callable[[], object]:
         storage.drive_path(drive_id).write_bytes(bytes(4096))
         return die
 
@@ -98,9 +98,18 @@ def test_a_worker_killed_while_the_drive_is_copied_copies_it_again(
         patch.setattr(storage, "begin_clone", half)
         carry_out(operation)
     assert Drive.objects.get(name="second").state == "creating"
+    copied: list[object] = []
+    real = storage.begin_clone
+
+    def note(snapshot_id: str, drive_id: str, changes: Any) -> Callable[[], object]:
+        copied.append(changes)
+        return real(snapshot_id, drive_id, changes)
+
+    monkeypatch.setattr(storage, "begin_clone", note)
     resume(operation)
     vm = VM.objects.get(name="second")
     assert (vm.state, boot_of(vm).resumed_from, on_drive(vm)) == ("ready", "warm", "booted")
+    assert copied == [None], "what is half made is copied whole"
 
 
 def test_and_boots_from_the_image_if_it_is_gone_by_then(
