@@ -72,6 +72,16 @@ def test_what_a_guest_needs_is_built_in(running: BareVM) -> None:
     assert "virtio_scsi" in said
 
 
+def test_only_in_emulation_it_leaves_out_what_takes_long_there(running: BareVM) -> None:
+    async def look(agent: AgentConnection) -> str:
+        return await run(agent, "cat /proc/cmdline; dmesg")
+
+    arguments, _, log = running.talk(look).partition("\n")
+    emulated = "nexus.emulated" in arguments.split()
+    assert ("(initmem) memory" not in log) == emulated
+    assert not (emulated and "TSC calibration using PIT" in log)
+
+
 def test_a_disk_that_comes_later_is_found(running: BareVM, tmp_path: Path) -> None:
     """Though it looks for no disks at its boot."""
     late = Disk("late", tmp_path / "late")

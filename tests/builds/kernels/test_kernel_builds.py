@@ -90,10 +90,10 @@ def test_a_source_becomes_a_kernel_that_has_booted(tmp_path: Path, booter: Boote
 
 
 def test_the_log_says_what_was_added_to_the_source(tmp_path: Path) -> None:
-    makefile = {"arch/x86/kernel/apic/Makefile": "obj-y := apic.o\n"}
+    makefile = {"arch/x86/kernel/Makefile": "obj-y := setup.o\n"}
     assert build(tarball(tmp_path / "t", tree() | makefile)).state == "succeeded"
     log = services.read_log(KernelBuild.objects.get()).text
-    assert "  ADD     arch/x86/kernel/apic/nexus_lapic.c" in log
+    assert "  ADD     arch/x86/kernel/nexus_emulation.c" in log
 
 
 def test_a_kernel_without_modules_needs_none_loaded(tmp_path: Path) -> None:

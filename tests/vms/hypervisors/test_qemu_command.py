@@ -96,7 +96,8 @@ def test_devices() -> None:
 def test_emulation_needs_the_tsc_no_mitigations_and_fixed_addresses() -> None:
     emulated = words(words_of(tsc_khz=2_400_000))
     wanted = {"tsc_early_khz=2400000", "tsc=reliable", "mitigations=off", "norandmaps"}
-    wanted |= {"noreplace-smp", "nexus.lapic_timer_khz=1000000", "kfence.sample_interval=0"}
+    wanted |= {"noreplace-smp", "kfence.sample_interval=0"}
+    wanted |= {"nexus.emulated", "nexus.lapic_timer_khz=1000000"}
     assert wanted <= set(emulated)
     assert values(words_of(), "-cpu") == ["max,erms=off,fsrm=off"]
 
@@ -105,9 +106,8 @@ def test_kvm_keeps_mitigations_and_its_own_clock() -> None:
     argv = words_of(accelerator="kvm", tsc_khz=2_400_000)
     assert values(argv, "-accel") == ["kvm"]
     assert values(argv, "-cpu") == ["host"]
-    assert not [
-        word for word in words(argv) if word.startswith(("tsc", "mitigations", "nexus.lapic"))
-    ]
+    emulation = ("tsc", "mitigations", "nexus.emulated", "nexus.lapic")
+    assert not [word for word in words(argv) if word.startswith(emulation)]
 
 
 @pytest.mark.parametrize("accelerator", ["kvm", "tcg"])

@@ -45,8 +45,7 @@ QMP_SOCKET = "qmp.sock"
 MEMORY = "mem"
 BALLOON = "balloon"
 MAX_DISKS = 16
-# The timers of QEMU's local APICs count nanoseconds. Kernels that Nexus builds can be told; see
-# builds/kernels/additions.
+# The timers of QEMU's local APICs count nanoseconds; see builds/kernels/additions.
 LAPIC_TIMER_KHZ = 1_000_000
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -179,9 +178,10 @@ def machine_arguments(accelerator: str, tsc_khz: int | None) -> list[str]:
         # Mitigations guard against hardware that an emulated CPU does not have. At random
         # addresses a program would be translated anew each time that it is started. To take the
         # locks out of the kernel's code, for a single CPU, costs more than they do. KFENCE, where
-        # a kernel has it, changes that code ten times a second.
+        # a kernel has it, changes that code ten times a second. What begins with "nexus." is for
+        # kernels that Nexus builds.
         words += ["mitigations=off", "tsc=reliable", "no_timer_check", "norandmaps"]
-        words += ["noreplace-smp", f"nexus.lapic_timer_khz={LAPIC_TIMER_KHZ}"]
+        words += ["noreplace-smp", "nexus.emulated", f"nexus.lapic_timer_khz={LAPIC_TIMER_KHZ}"]
         words += ["kfence.sample_interval=0"]
         words += [f"tsc_early_khz={tsc_khz}"] if tsc_khz else []
     return words
